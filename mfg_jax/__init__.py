@@ -1,0 +1,44 @@
+"""Equilibria of competing market makers: a mean-field game on an inventory lattice, in JAX.
+
+    import mfg_jax as mfg
+    model, parameters = mfg.Model(coupling="relative"), mfg.Parameters(A=10.0, k=1.5, eta=0.01, gamma=0.05)
+    equilibrium = mfg.solve(model, parameters)
+    metrics = mfg.metrics(model, parameters, equilibrium)
+"""
+
+from mfg_jax.coupling import Coupling, Elastic, MarketShare, Relative, Uncoupled
+from mfg_jax.crowd import InitialCrowd, Normal, Point, Uniform, Weights
+from mfg_jax.equilibrium import Equilibrium, Status, solve
+from mfg_jax.fixed_point import Anderson, FixedPointSolver, Picard
+from mfg_jax.measures import Metrics, metrics
+from mfg_jax.model import Model
+from mfg_jax.parameters import Flow, Parameters
+from mfg_jax.scheme import EULER, RK4, RungeKutta, Scheme
+
+__all__ = [
+    "EULER",
+    "RK4",
+    "Anderson",
+    "Coupling",
+    "Elastic",
+    "Equilibrium",
+    "FixedPointSolver",
+    "Flow",
+    "InitialCrowd",
+    "MarketShare",
+    "Metrics",
+    "Model",
+    "Normal",
+    "Parameters",
+    "Picard",
+    "Point",
+    "Relative",
+    "RungeKutta",
+    "Scheme",
+    "Status",
+    "Uncoupled",
+    "Uniform",
+    "Weights",
+    "metrics",
+    "solve",
+]

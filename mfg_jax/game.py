@@ -1,0 +1,57 @@
+"""One game laid out on its grids: everything the steps need, computed once."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from mfg_jax.grid import graded_fractions
+from mfg_jax.lattice import inventories, quoting_edges
+from mfg_jax.model import Model
+from mfg_jax.parameters import Flow, Parameters, order_flow
+
+
+class Game(NamedTuple):
+    """The arrays of one game. `quoting` is known before any number is."""
+
+    flow: Flow
+    time: Float[Array, " time"]
+    inventory: Float[Array, " x"]
+    running_cost: Float[Array, " x"]
+    terminal_value: Float[Array, " x"]
+    initial_density: Float[Array, " x"]
+    quoting: Bool[np.ndarray, "side edge"]
+
+
+def lay_out(model: Model, parameters: Parameters) -> Game:
+    """The game of these parameters on the model's lattice and time grid."""
+    dtype = jnp.asarray(parameters.horizon).dtype
+    inventory = jnp.asarray(inventories(model.x_max), dtype)
+    return Game(
+        flow=order_flow(parameters),
+        time=parameters.horizon * jnp.asarray(graded_fractions(model.n_steps, model.grading), dtype),
+        inventory=inventory,
+        running_cost=parameters.eta * inventory**2,
+        terminal_value=-parameters.gamma * inventory**2,
+        initial_density=model.initial.density(inventory, parameters),
+        quoting=quoting_edges(model.x_max, model.boundary),
+    )
+
+
+def valid(model: Model, parameters: Parameters) -> Bool[Array, ""]:
+    """Whether these are numbers that a game can have (MODEL.md, sections 1, 2, 4)."""
+    flow = order_flow(parameters)
+    inventory = jnp.asarray(inventories(model.x_max), flow.A.dtype)
+    positive = jnp.stack([*flow.A.ravel(), *flow.k.ravel(), jnp.asarray(parameters.horizon)])
+    not_negative = jnp.stack([jnp.asarray(parameters.eta), jnp.asarray(parameters.gamma), flow.k0])
+    makers = (flow.n_makers > 1.0) & jnp.isfinite(flow.n_makers)
+    return (
+        jnp.all((positive > 0) & jnp.isfinite(positive))
+        & jnp.all((not_negative >= 0) & jnp.isfinite(not_negative))
+        & jnp.all((flow.quote_min <= flow.quote_max) & (flow.quote_min < jnp.inf) & (flow.quote_max > -jnp.inf))
+        & (makers if model.coupling.uses_n_makers else True)
+        & model.initial.valid(inventory, parameters)
+    )

@@ -1,0 +1,59 @@
+"""The Hamilton–Jacobi–Bellman equation, backward in time (MODEL.md, section 3)."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mfg_jax.game import Game
+from mfg_jax.grid import graded_fractions, interpolation_stencil
+from mfg_jax.lattice import Edges, States, jumps, leaving
+from mfg_jax.model import Model
+from mfg_jax.scheme import StageRates
+
+
+def best_quotes(model: Model, game: Game, value: States, crowd: Float[Array, "side *batch"]) -> Edges:
+    """The best offsets of both sides against the crowd's, price units."""
+    return model.coupling.best_quote(jumps(value), crowd[:, None], game.flow)
+
+
+def fill_rates(model: Model, game: Game, quotes: Edges, crowd: Float[Array, "side *batch"]) -> Edges:
+    """Fill rates of those offsets, per unit of time; 0 where the side is not quoted."""
+    quoting = game.quoting.reshape(game.quoting.shape + (1,) * (quotes.ndim - 2))
+    return jnp.where(quoting, model.coupling.rate(quotes, crowd[:, None], game.flow), 0.0)
+
+
+def slope(model: Model, game: Game, value: States, crowd: Float[Array, "side *batch"]) -> tuple[States, Edges]:
+    """−∂ₜV = H(pᵃ, δ̄ᵃ) + H(pᵇ, δ̄ᵇ) − ηx², with the fill rates of the best quotes."""
+    quotes = best_quotes(model, game, value, crowd)
+    rates = fill_rates(model, game, quotes, crowd)
+    return leaving(rates * (quotes + jumps(value))) - game.running_cost, rates
+
+
+def crowd_at_stages(model: Model, crowd: Float[Array, "time side"]) -> Float[Array, "step stage side"]:
+    """The crowd's offsets where the scheme's stages look at them, interpolated between the grid's times."""
+    fractions = graded_fractions(model.n_steps, model.grading)
+
+    def at(node: float) -> Float[Array, "step side"]:
+        if node in (0.0, 1.0):
+            return crowd[1:] if node == 0.0 else crowd[:-1]
+        indices, weights = interpolation_stencil(fractions, node * fractions[:-1] + (1.0 - node) * fractions[1:])
+        return (jnp.asarray(weights, crowd.dtype)[:, :, None] * crowd[indices]).sum(axis=1)
+
+    distinct = {node: at(node) for node in model.scheme.nodes}
+    return jnp.stack([distinct[node] for node in model.scheme.nodes], axis=1)
+
+
+def solve_backward(
+    model: Model, game: Game, crowd: Float[Array, "time side"]
+) -> tuple[Float[Array, "time x"], Float[Array, "step stage side edge"]]:
+    """The value of best-replying to a crowd path, at every time, and the fill rates at every stage of every step."""
+
+    def step(value: States, interval: tuple[Array, Array]) -> tuple[States, tuple[States, StageRates]]:
+        earlier, rates = model.scheme.backward_step(lambda v, c: slope(model, game, v, c), value, *interval)
+        return earlier, (earlier, rates)
+
+    intervals = (crowd_at_stages(model, crowd), jnp.diff(game.time))
+    _, (values, rates) = jax.lax.scan(step, game.terminal_value, intervals, reverse=True)
+    return jnp.concatenate([values, game.terminal_value[None]]), rates

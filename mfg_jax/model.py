@@ -1,0 +1,105 @@
+"""The static choices of a game: everything that shapes the computation and is not a number of the game."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+import equinox as eqx
+
+from mfg_jax.coupling import COUPLINGS, Coupling
+from mfg_jax.crowd import INITIAL_CROWDS, InitialCrowd, Weights
+from mfg_jax.fixed_point import SOLVERS, FixedPointSolver
+from mfg_jax.scheme import SCHEMES, Scheme
+
+BOUNDARIES = ("reflecting", "absorbing")
+
+DEFAULT_GRADING = 2.4375114537440243
+"""Measured: finer at the close than this, and the steps at the open, then longer, limit the games an explicit scheme can solve;
+coarser, and clipped games lose a digit. At this value (4 ln z with z³ = z² + z + 1) half the horizon is a stored time whenever
+n_steps is a multiple of 4."""
+
+T = TypeVar("T")
+
+
+def _unknown(field: str, found: object, known: Iterable[str]) -> ValueError:
+    names = list(known)
+    near = difflib.get_close_matches(str(found), names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return ValueError(f"Model.{field} must be one of {', '.join(map(repr, names))}; found {found!r}{hint}")
+
+
+def _chosen(field: str, choice: object, kind: type[T], named: Mapping[str, T]) -> T:
+    if isinstance(choice, kind):
+        return choice
+    if isinstance(choice, str) and choice in named:
+        return named[choice]
+    raise _unknown(field, choice, named)
+
+
+def _as_coupling(choice: Coupling | str) -> Coupling:
+    return _chosen("coupling", choice, Coupling, COUPLINGS)
+
+
+def _as_scheme(choice: Scheme | str) -> Scheme:
+    return _chosen("scheme", choice, Scheme, SCHEMES)
+
+
+def _as_initial(choice: InitialCrowd | str) -> InitialCrowd:
+    return _chosen("initial", choice, InitialCrowd, INITIAL_CROWDS)
+
+
+def _as_solver(choice: FixedPointSolver | str | Mapping[str, Any]) -> FixedPointSolver:
+    if isinstance(choice, FixedPointSolver):
+        return choice
+    options = dict(choice) if isinstance(choice, Mapping) else {"method": choice}
+    method = options.pop("method", "anderson")
+    if method not in SOLVERS:
+        raise _unknown("solver", method, SOLVERS)
+    try:
+        return SOLVERS[method](**options)
+    except TypeError as error:
+        raise ValueError(f"Model.solver takes method, tolerance and max_iterations; found {choice!r}") from error
+
+
+class Model(eqx.Module):
+    """What kind of game, on which lattice and time grid, solved how. Hashable; a pytree without leaves.
+
+    A name stands for one of the library's own classes; an instance of one's own class does as well.
+
+    Args:
+        coupling: "relative", "elastic", "market_share", "none" or a `Coupling` (MODEL.md, section 2).
+        x_max: largest inventory M, lots; the lattice is −M … M.
+        n_steps: stored time intervals.
+        boundary: "reflecting" or "absorbing": what happens at ±M (MODEL.md, section 1).
+        scheme: "rk4", "euler" or a `Scheme`.
+        grading: how far the time steps cluster towards the close: the last is about e^grading times shorter than the first.
+        initial: "normal", "point", "uniform" or an `InitialCrowd` such as `Weights` (MODEL.md, section 4).
+        solver: "anderson", "picard", a `FixedPointSolver`, or a mapping such as {"method": "picard", "tolerance": 1e-8}.
+
+    Raises:
+        ValueError: a choice that is none of these, with the nearest known name.
+    """
+
+    coupling: Coupling = eqx.field(default="relative", converter=_as_coupling, static=True)
+    x_max: int = eqx.field(default=10, static=True)
+    n_steps: int = eqx.field(default=200, static=True)
+    boundary: str = eqx.field(default="reflecting", static=True)
+    scheme: Scheme = eqx.field(default="rk4", converter=_as_scheme, static=True)
+    grading: float = eqx.field(default=DEFAULT_GRADING, static=True)
+    initial: InitialCrowd = eqx.field(default="normal", converter=_as_initial, static=True)
+    solver: FixedPointSolver = eqx.field(default="anderson", converter=_as_solver, static=True)
+
+    def __check_init__(self) -> None:
+        for field in ("x_max", "n_steps"):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"Model.{field} must be a whole number >= 1; found {value!r}")
+        if self.boundary not in BOUNDARIES:
+            raise _unknown("boundary", self.boundary, BOUNDARIES)
+        if isinstance(self.grading, bool) or not isinstance(self.grading, int | float) or not 0 <= self.grading <= 20:
+            raise ValueError(f"Model.grading must be a number from 0 (uniform) to 20; found {self.grading!r}")
+        if isinstance(self.initial, Weights) and len(self.initial.weights) != 2 * self.x_max + 1:
+            found = len(self.initial.weights)
+            raise ValueError(f"Model.initial needs {2 * self.x_max + 1} weights, one per inventory; found {found}")

@@ -1,0 +1,124 @@
+"""How one time step is taken: explicit Runge–Kutta pairs of a backward step and its transpose.
+
+By the envelope theorem ∂H/∂p is the fill rate at the best quote (MODEL.md, section 3), so the Jacobian of the HJB's right side
+is the controlled generator Q, and the linearised backward step is a polynomial in the Qs of its stages. The forward step applies
+the transpose of exactly that polynomial. Hence mass is conserved to rounding whatever the step, the forward step costs no
+exponential, and ⟨ρ, V⟩ balances between two times without discretisation error. Explicit fourth-order methods of four stages with
+positive weights keep their order in the transpose (Hager, Numer. Math. 87, 2000).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+from jax.tree_util import register_static
+from jaxtyping import Array, Bool, Float
+
+from mfg_jax.lattice import Edges, States, leaving, transport
+
+StageRates = Float[Array, "stage side edge *batch"]
+Slope = Callable[[States, Float[Array, "side *batch"]], tuple[States, Edges]]
+
+
+class Scheme(ABC):
+    """A backward step and the forward step that belongs to it. Subclasses are frozen dataclasses registered as static pytrees."""
+
+    nodes: tuple[float, ...]
+    """Where the stages see the crowd: fractions of the interval, backwards from its end."""
+
+    @abstractmethod
+    def backward_step(
+        self, slope: Slope, value: States, crowd: Float[Array, "stage side *batch"], dt: Float[Array, ""]
+    ) -> tuple[States, StageRates]:
+        """The value one step earlier, and the fill rates of the stages. `slope(value, crowd)` is (−∂ₜV, rates)."""
+
+    @abstractmethod
+    def forward_step(self, rates: StageRates, density: States, dt: Float[Array, ""]) -> States:
+        """The density one step later, moved by the rates that the backward step over the same interval found."""
+
+    @abstractmethod
+    def unstable(self, rates: StageRates, dt: Float[Array, ""]) -> Bool[Array, ""]:
+        """Whether a step of this length is unstable with rates so high."""
+
+
+@register_static
+@dataclass(frozen=True)
+class RungeKutta(Scheme):
+    """An explicit Runge–Kutta method by its Butcher tableau.
+
+    A step is called unstable when dt·speed(rates) exceeds `speed_limit`, at any stage.
+    """
+
+    matrix: tuple[tuple[float, ...], ...]
+    weights: tuple[float, ...]
+    nodes: tuple[float, ...]
+    speed: Callable[[Edges], Float[Array, ""]]
+    speed_limit: float
+
+    def backward_step(
+        self, slope: Slope, value: States, crowd: Float[Array, "stage side *batch"], dt: Float[Array, ""]
+    ) -> tuple[States, StageRates]:
+        slopes: list[States] = []
+        rates: list[Edges] = []
+        for row, crowd_now in zip(self.matrix, crowd, strict=True):
+            stage_slope, stage_rates = slope(value + dt * _combination(row, slopes), crowd_now)
+            slopes.append(stage_slope)
+            rates.append(stage_rates)
+        return value + dt * _combination(self.weights, slopes), jnp.stack(rates)
+
+    def forward_step(self, rates: StageRates, density: States, dt: Float[Array, ""]) -> States:
+        flows: list[States] = []  # of the stages behind, in order: the transpose visits the stages from the last to the first
+        for stage in reversed(range(len(self.weights))):
+            column = [row[stage] for row in self.matrix[stage + 1 :]]  # how the later stages use this one
+            flows.insert(0, transport(rates[stage], self.weights[stage] * density + dt * _combination(column, flows)))
+        return density + dt * _combination([1.0] * len(flows), flows)
+
+    def unstable(self, rates: StageRates, dt: Float[Array, ""]) -> Bool[Array, ""]:
+        # stage by stage, so that a stage that overflowed to NaN does not hide the one that made it overflow
+        return jnp.any(jnp.stack([dt * self.speed(stage) > self.speed_limit for stage in rates]))
+
+
+def _combination(coefficients: Sequence[float], terms: Sequence[States]) -> States | float:
+    """Σ coefficient·term over the coefficients that are not 0."""
+    return sum((c * term for c, term in zip(coefficients, terms, strict=True) if c != 0.0), start=0.0)
+
+
+def largest_exit_rate(rates: Edges) -> Float[Array, ""]:
+    """max over inventories of λᵃ + λᵇ."""
+    return jnp.max(leaving(rates))
+
+
+def spectral_radius(rates: Edges) -> Float[Array, ""]:
+    """The largest |eigenvalue| of the generator with these rates, from above, within a few per cent.
+
+    Changing the sign of every other inventory turns −Q into a matrix B without negative entries, and max (By)/y bounds the spectral
+    radius of such a matrix for any y > 0 (Collatz and Wielandt), the better the nearer y is to its Perron vector.
+    """
+    exit_rates = leaving(rates)
+
+    def times_b(y: States) -> States:
+        return exit_rates * y + leaving(rates * jnp.stack([y[:-1], y[1:]]))
+
+    y = jnp.ones_like(exit_rates)
+    for _ in range(8):
+        y = times_b(y) + 1e-3 * jnp.max(exit_rates) * y  # the shift keeps y > 0 where rates vanish
+        y = y / jnp.max(y)
+    return jnp.max(times_b(y) / y)
+
+
+EULER = RungeKutta(matrix=((),), weights=(1.0,), nodes=(0.0,), speed=largest_exit_rate, speed_limit=1.0)
+"""The plain explicit scheme of the literature, of first order. Within its limit every step is a matrix of probabilities."""
+
+RK4 = RungeKutta(
+    matrix=((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)),
+    weights=(1 / 6, 1 / 3, 1 / 3, 1 / 6),
+    nodes=(0.0, 0.5, 0.5, 1.0),
+    speed=spectral_radius,
+    speed_limit=2.785,
+)
+"""The classical fourth-order method, stable for eigenvalues down to −2.785/dt; those of a generator are real."""
+
+SCHEMES: dict[str, Scheme] = {"rk4": RK4, "euler": EULER}
