@@ -39,7 +39,7 @@ class Metrics(eqx.Module):
     """Time average of full_spread."""
     closing_spread: Float[Array, ""]
     peak_variance: Float[Array, ""]
-    """Largest stored inventory_variance, and its time."""
+    """Largest inventory_variance, and its time, between the stored times too."""
     peak_time: Float[Array, ""]
     final_derisk_probability: Float[Array, ""]
     expected_fills: Float[Array, ""]
@@ -90,7 +90,7 @@ def _metrics(model: Model, parameters: Parameters, equilibrium: Equilibrium, der
     quotes = jnp.stack([equilibrium.ask, equilibrium.bid], axis=1)
     edge = jnp.where(jnp.isinf(quotes), 0.0, rates * jnp.where(jnp.isinf(quotes), 0.0, quotes))
     full_spread = equilibrium.crowd_ask + equilibrium.crowd_bid
-    peak = jnp.argmax(variance)
+    peak_time, peak_variance = _peak(time, variance)
     return Metrics(
         full_spread=full_spread,
         inventory_mean=mean,
@@ -104,8 +104,8 @@ def _metrics(model: Model, parameters: Parameters, equilibrium: Equilibrium, der
         value_flat=value[:, flat],
         mean_spread=(weights * full_spread).sum(),
         closing_spread=full_spread[-1],
-        peak_variance=variance[peak],
-        peak_time=time[peak],
+        peak_variance=peak_variance,
+        peak_time=peak_time,
         final_derisk_probability=derisked[-1],
         expected_fills=integral(fills.sum(axis=1)),
         half_life=_half_life(time, mean),
@@ -123,6 +123,24 @@ def _fill_rates(model: Model, game: Game, equilibrium: Equilibrium) -> Float[Arr
     quoted = jnp.where(game.quoting, quotes, 0.0)
     rates = jax.vmap(lambda q, c: fill_rates(model, game, q, c))(quoted, crowd)
     return jax.vmap(lambda r: per_inventory(r, 0.0))(rates)
+
+
+def _peak(time: Float[Array, " time"], path: Float[Array, " time"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Time and height of the maximum: of the parabola through the largest stored value and its two neighbours, or at an end."""
+    if time.size < 3:
+        largest = jnp.argmax(path)
+        return time[largest], path[largest]
+    largest = jnp.argmax(path)
+    middle = jnp.clip(largest, 1, time.size - 2)
+    left, right = time[middle] - time[middle - 1], time[middle + 1] - time[middle]
+    slope_left = (path[middle] - path[middle - 1]) / left
+    slope_right = (path[middle + 1] - path[middle]) / right
+    bend = (slope_right - slope_left) / (left + right)
+    slope = (slope_left * right + slope_right * left) / (left + right)
+    inside = (largest == middle) & (bend < 0)
+    shift = jnp.where(inside, -slope / (2.0 * jnp.where(inside, bend, -1.0)), time[largest] - time[middle])
+    height = jnp.where(inside, path[middle] + 0.5 * slope * shift, path[largest])
+    return time[middle] + shift, height
 
 
 def _half_life(time: Float[Array, " time"], mean: Float[Array, " time"]) -> Float[Array, ""]:

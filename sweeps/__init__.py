@@ -1,0 +1,1 @@
+"""The engine: from a grid file to a labelled store."""

@@ -1,0 +1,147 @@
+"""The stored variables: names, dims, units and long names, declared once; and opening a store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import xarray as xr
+
+from sweeps.spec import Spec
+
+STATUSES = (
+    "pending",
+    "converged",
+    "iteration_limit",
+    "non_finite",
+    "unstable_step",
+    "continuation_stopped",
+    "invalid_parameters",
+)
+"""Names of the library's statuses, by number; a test holds them to `mfg_jax.Status`."""
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A stored variable: `dims` are those behind the sweep's. `units` names price and time where they enter."""
+
+    name: str
+    dims: tuple[str, ...]
+    units: str
+    long_name: str
+
+    def units_in(self, price: str, time: str) -> str:
+        return self.units.format(price=price, time=time)
+
+
+def _table(dims: tuple[str, ...], text: str) -> tuple[Variable, ...]:
+    rows = (map(str.strip, line.split("|")) for line in text.strip().splitlines())
+    return tuple(Variable(name, dims, units, long_name) for name, units, long_name in rows)
+
+
+PARAMETERS = _table(
+    (),
+    """
+    A          | 1/({time})                | fill rate at the mid price, or at the crowd's quote where competition is relative
+    k          | 1/({price})               | decay of the fill rate with the offset
+    eta        | {price}/(lot^2*({time}))  | running inventory penalty
+    gamma      | {price}/lot^2             | terminal inventory penalty
+    k0         | 1/({price})               | decay of the total flow with the crowd's offset
+    n_makers   | 1                         | makers who share the flow
+    crowd_mean | lot                       | mean inventory of the initial crowd
+    crowd_std  | lot                       | standard deviation of the initial crowd's inventory
+    horizon    | {time}                    | length of the trading day
+    quote_min  | {price}                   | smallest offset allowed
+    quote_max  | {price}                   | largest offset allowed
+    A_ask      | 1/({time})                | A of the ask side
+    A_bid      | 1/({time})                | A of the bid side
+    k_ask      | 1/({price})               | k of the ask side
+    k_bid      | 1/({price})               | k of the bid side
+    """,
+)
+
+CERTIFICATES = _table(
+    (),
+    """
+    residual        | {price} | largest distance of the crowd path from the average best reply to it
+    iterations      | 1       | evaluations of the best reply
+    mass_error      | 1       | largest distance of the density's sum from 1
+    min_density     | 1       | smallest density
+    edge_mass       | 1       | largest fraction of makers at the ends of the lattice
+    spread_identity | {price} | largest gap between mean spread and sum of mean offsets, makers quoting both sides
+    monotone        | 1       | whether every fill rate falls in the own offset (1) or not (0)
+    """,
+) + _table(("side",), "clipped_mass | 1 | largest fraction of makers whose quote sits at a bound")
+
+SCALARS = _table(
+    (),
+    """
+    mean_spread              | {price} | time average of the crowd's full spread
+    closing_spread           | {price} | the crowd's full spread at the close
+    peak_variance            | lot^2   | largest inventory variance
+    peak_time                | {time}  | time of the largest inventory variance
+    final_derisk_probability | 1       | fraction of makers within the de-risk band at the close
+    expected_fills           | lot     | expected fills of one maker, both sides
+    half_life                | {time}  | time at which the mean inventory is half its start
+    expected_value           | {price} | mean value at the open
+    expected_edge            | {price} | expected edge earned from the spread
+    expected_running_cost    | {price} | expected running inventory cost
+    expected_terminal_cost   | {price} | expected terminal inventory cost
+    """,
+)
+
+PATHS = _table(
+    ("time",),
+    """
+    crowd_ask          | {price}    | the crowd's average ask offset
+    crowd_bid          | {price}    | the crowd's average bid offset
+    full_spread        | {price}    | the crowd's full spread
+    inventory_mean     | lot        | mean inventory of the crowd
+    inventory_variance | lot^2      | variance of the crowd's inventory
+    derisk_probability | 1          | fraction of makers within the de-risk band
+    marginal_value     | {price}    | half the value of one lot long over one lot short
+    flat_to_long_cost  | {price}    | value lost by going from flat to one lot long
+    flat_to_short_cost | {price}    | value lost by going from flat to one lot short
+    fill_rate_ask      | 1/({time}) | ask fills per maker and time
+    fill_rate_bid      | 1/({time}) | bid fills per maker and time
+    value_flat         | {price}    | value of a flat inventory
+    """,
+)
+
+SURFACES = _table(
+    ("time", "inventory"),
+    """
+    value   | {price} | value function
+    ask     | {price} | best ask offset; NaN where none is quoted
+    bid     | {price} | best bid offset; NaN where none is quoted
+    density | 1       | fraction of makers
+    """,
+)
+
+STATUS = Variable("status", (), "1", "how the game ended")
+
+
+def variables(spec: Spec) -> Iterator[Variable]:
+    """What a sweep stores, `status` excepted."""
+    yield from CERTIFICATES
+    yield from SCALARS
+    if spec.outputs.paths:
+        yield from PATHS
+    if spec.outputs.surfaces:
+        yield from SURFACES
+    scalars = {variable.name: variable for variable in SCALARS}
+    for name in spec.outputs.gradients:
+        of = scalars[name]
+        yield Variable(f"d_{name}", ("parameter",), f"({of.units})/(units of parameter)", f"derivative of {name}")
+
+
+def open_store(path: str | Path) -> xr.Dataset:
+    """The sweep at `path`, lazily. Also while it is being written: what is not done has status 0 and NaN.
+
+    Raises:
+        FileNotFoundError: there is no store at `path`.
+    """
+    if not Path(path).is_dir():
+        raise FileNotFoundError(f"{path}: no such store; `mfgsweep run GRID.yaml` makes one")
+    return xr.open_zarr(path, chunks=None)

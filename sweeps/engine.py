@@ -1,0 +1,298 @@
+"""From points to results: batches of games through one compiled program, block by block into the store."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import mfg_jax as mfg
+from mfg_jax.grid import graded_fractions
+from mfg_jax.lattice import inventories
+from sweeps import runtime, store
+from sweeps.dataset import STATUSES, variables
+from sweeps.sampling import Design, design
+from sweeps.spec import Spec
+
+Program = Callable[[mfg.Parameters], dict[str, jax.Array]]
+
+LARGEST_CPU_BATCH = 64
+LARGEST_GPU_BATCH = 16_384
+
+
+@dataclass
+class Progress:
+    """How far a run is. `done_before` counts the points that the store already held."""
+
+    points: int
+    done_before: int
+    statuses: Counter[str]
+    done: int = 0
+    seconds: float = 0.0
+    """Spent on solving, compilation included."""
+
+    def count(self, statuses: np.ndarray) -> None:
+        self.statuses.update(STATUSES[code] for code in statuses.tolist())
+        self.done += statuses.size
+
+    @property
+    def points_per_second(self) -> float:
+        return self.done / self.seconds if self.seconds else math.nan
+
+
+class Interrupted(Exception):
+    """The run was asked to stop and did so between two writes; the same command goes on from there."""
+
+
+class Solved(NamedTuple):
+    """Results of some games of a block, [game, …]; `games` are their places in it."""
+
+    games: np.ndarray
+    results: dict[str, np.ndarray]
+
+
+class Sweep:
+    """The games of a spec: which parameters each has, on which model it is played, and the compiled programs."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self.design: Design = design(spec)
+        self._programs: dict[tuple[str, str], Program] = {}
+
+    @cached_property
+    def parameter_names(self) -> tuple[str, ...]:
+        """The parameters that derivatives are taken in: all but those left to their default of None."""
+        given = {*self.spec.parameters, *self.design.coords}
+        return tuple(f.name for f in fields(mfg.Parameters) if f.name in given or isinstance(f.default, float))
+
+    def model(self, coupling: str, boundary: str) -> mfg.Model:
+        chosen = self.spec.model
+        initial = self.spec.initial
+        grading = {} if chosen.grading is None else {"grading": chosen.grading}
+        return mfg.Model(
+            coupling=coupling,
+            boundary=boundary,
+            x_max=chosen.x_max,
+            n_steps=chosen.n_steps,
+            scheme=chosen.scheme,
+            initial=mfg.Weights(initial.weights) if initial.weights is not None else initial.kind,
+            solver=self.spec.solver.model_dump(),
+            **grading,
+        )
+
+    def labels(self) -> store.Labels:
+        model = self.model("none", "reflecting")
+        return store.Labels(
+            time=graded_fractions(model.n_steps, model.grading),
+            inventory=inventories(model.x_max),
+            parameter=self.parameter_names,
+        )
+
+    def bytes_per_game(self) -> dict[str, int]:
+        """Size of each variable, for one game."""
+        size = np.dtype(self.spec.outputs.dtype).itemsize
+        labels = self.labels()
+        return {v.name: size * math.prod(labels.size(dim) for dim in v.dims) for v in variables(self.spec)} | {"status": 1}
+
+    def block_shape(self) -> tuple[int, ...]:
+        games = store.games_per_block(len(self.design), max(self.bytes_per_game().values()))
+        return store.block_shape(self.design.shape, games)
+
+    def batch_size(self) -> int:
+        """Games that fit into a quarter of the free memory at once, and no more than it pays to solve together."""
+        on_cpu = jax.default_backend() == "cpu"
+        largest = LARGEST_CPU_BATCH if on_cpu else LARGEST_GPU_BATCH
+        fitting = runtime.free_memory() // (4 * self.working_bytes_per_game())
+        return max(1, min(largest, fitting, math.prod(self.block_shape())))
+
+    def working_bytes_per_game(self) -> int:
+        """What solving one game holds at a time: the rates of all stages, several times over where derivatives are taken."""
+        model = self.model("none", "reflecting")
+        rates = 8 * model.n_steps * len(model.scheme.nodes) * 2 * 2 * model.x_max
+        return rates * (30 if self.spec.outputs.gradients else 4) + sum(self.bytes_per_game().values())
+
+    def submit_block(self, block: store.Block, batch: int, workers: ThreadPoolExecutor) -> list[Future[Solved]]:
+        """Hands the games of a block to the workers, in batches of one kind of game each."""
+        columns = self.design.columns(block.start, block.stop)
+        couplings = columns.pop("coupling", np.full(len(block), self.spec.model.coupling))
+        boundaries = columns.pop("boundary", np.full(len(block), self.spec.model.boundary))
+        tasks = []
+        for coupling, boundary in sorted(set(zip(couplings.tolist(), boundaries.tolist(), strict=True))):
+            program = self.program(coupling, boundary, batch)
+            members = np.flatnonzero((couplings == coupling) & (boundaries == boundary))
+            for games in np.array_split(members, range(batch, members.size, batch)):
+                chosen = {name: values[games] for name, values in columns.items()}
+                tasks.append(workers.submit(self._solve_batch, program, games, chosen, batch))
+        return tasks
+
+    def _solve_batch(self, program: Program, games: np.ndarray, columns: Mapping[str, np.ndarray], batch: int) -> Solved:
+        """A short batch is filled up with repetitions of its first game, which are dropped again here."""
+        filled = {name: np.concatenate([v, np.repeat(v[:1], batch - games.size)]) for name, v in columns.items()}
+        results = program(self._parameters(filled, batch))
+        return Solved(games, {name: np.asarray(value)[: games.size] for name, value in results.items()})
+
+    def _parameters(self, columns: Mapping[str, np.ndarray], batch: int) -> mfg.Parameters:
+        defaults = {f.name: f.default for f in fields(mfg.Parameters) if isinstance(f.default, float)}
+        fixed = {name: np.full(batch, value) for name, value in {**defaults, **self.spec.parameters}.items()}
+        return mfg.Parameters(**{"A": None, "k": None, **fixed, **columns})
+
+    def program(self, coupling: str, boundary: str, batch: int) -> Program:
+        """The compiled program that solves `batch` games of one kind. Compiled once for all batches."""
+        key = (coupling, boundary)
+        if key not in self._programs:
+            solve_one = _solver(self.model(coupling, boundary), self.spec)
+            # On a CPU each game runs its own loops, and stops when it is done; a GPU wants all lanes at once.
+            many = _one_by_one(solve_one) if jax.default_backend() == "cpu" else jax.vmap(solve_one)
+            example = {name: np.ones(batch) for name in self.parameter_names}
+            self._programs[key] = jax.jit(many).lower(self._parameters(example, batch)).compile()
+        return self._programs[key]
+
+
+def _one_by_one(solve_one: Callable[[mfg.Parameters], dict[str, jax.Array]]) -> Callable[..., Any]:
+    return lambda parameters: jax.lax.map(solve_one, parameters)
+
+
+def _solver(model: mfg.Model, spec: Spec) -> Callable[[mfg.Parameters], dict[str, jax.Array]]:
+    """All stored variables of one game."""
+    gradients = spec.outputs.gradients
+
+    def solve(parameters: mfg.Parameters) -> tuple[jax.Array, dict[str, jax.Array]]:
+        equilibrium = mfg.solve(model, parameters, certify=spec.outputs.certify)
+        metrics = mfg.metrics(model, parameters, equilibrium, derisk_band=spec.metrics.derisk_band)
+        stored = _stored(spec, equilibrium, metrics)
+        differentiated = jnp.stack([getattr(metrics, name) for name in gradients]) if gradients else jnp.zeros(0)
+        return differentiated, stored
+
+    def solve_with_derivatives(parameters: mfg.Parameters) -> dict[str, jax.Array]:
+        jacobian, stored = jax.jacrev(solve, has_aux=True)(parameters)
+        columns = jnp.stack(jax.tree.leaves(jacobian), axis=1)
+        return stored | {f"d_{name}": row for name, row in zip(gradients, columns, strict=True)}
+
+    return solve_with_derivatives if gradients else lambda parameters: solve(parameters)[1]
+
+
+def _stored(spec: Spec, equilibrium: mfg.Equilibrium, metrics: mfg.Metrics) -> dict[str, jax.Array]:
+    def of_game(name: str) -> jax.Array:
+        return getattr(equilibrium, name) if hasattr(equilibrium, name) else getattr(metrics, name)
+
+    names = [v.name for v in variables(spec) if v.dims != ("parameter",)]
+    stored = {name: of_game(name) for name in ["status", *names]}
+    if spec.outputs.surfaces:
+        for side in ("ask", "bid"):  # an offset that is not quoted is infinite in the library, missing in a store
+            stored[side] = jnp.where(jnp.isposinf(stored[side]), jnp.nan, stored[side])
+    return stored
+
+
+def run(
+    spec: Spec,
+    path: Path,
+    batch: int | None = None,
+    fresh: bool = False,
+    resume: bool = False,
+    report: Callable[[Progress], None] = lambda progress: None,
+    stop: threading.Event | None = None,
+) -> Progress:
+    """Solves what is not done yet of a sweep, into the store at `path`.
+
+    Args:
+        batch: games solved at once; None for what memory allows, or what the store was begun with.
+        fresh: delete a store that is there. resume: insist that there is one.
+        report: called after every batch. stop: set it to stop after the write in flight.
+
+    Raises:
+        StoreError: the store cannot be used as asked. Interrupted: `stop` was set before the end.
+    """
+    runtime.configure()
+    sweep = Sweep(spec)
+    target = _open(sweep, path, batch, fresh, resume)
+    batch = int(target.attributes["batch"])
+    progress = _progress_of(target)
+    with ThreadPoolExecutor(max_workers=_workers()) as workers:
+        try:
+            _fill(sweep, target, batch, workers, progress, report, stop or threading.Event())
+        finally:
+            workers.shutdown(wait=True, cancel_futures=True)
+    if "finished" not in target.attributes:
+        finished = datetime.now(UTC).isoformat(timespec="seconds")
+        target.update_attributes({"finished": finished, "points_per_second": progress.points_per_second})
+    return progress
+
+
+def _open(sweep: Sweep, path: Path, batch: int | None, fresh: bool, resume: bool) -> store.Store:
+    if fresh and path.exists():
+        store.delete(path)
+    if resume or path.exists():
+        target = store.open_existing(path)
+        store.check_same_spec(target, sweep.spec)
+        begun_with = int(target.attributes["batch"])
+        if batch not in (None, begun_with):
+            raise store.StoreError(
+                f"{path}: was begun with --batch {begun_with}; leave out --batch to go on, or --fresh to start again"
+            )
+        return target
+    attributes = {
+        "title": "Equilibria of competing market makers",
+        "spec_hash": sweep.spec.hash(),
+        "batch": batch or sweep.batch_size(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        **runtime.provenance(),
+    }
+    return store.create(path, sweep.spec, sweep.design, sweep.labels(), sweep.block_shape(), attributes)
+
+
+def _progress_of(target: store.Store) -> Progress:
+    counts = np.bincount(target.statuses().ravel(), minlength=len(STATUSES))
+    statuses = Counter({name: int(n) for name, n in zip(STATUSES, counts, strict=True) if n and name != "pending"})
+    return Progress(points=int(counts.sum()), done_before=statuses.total(), statuses=statuses)
+
+
+def _workers() -> int:
+    """Batches in flight: a program of one game after another keeps one core busy; a GPU is kept busy by one batch."""
+    return os.cpu_count() or 1 if jax.default_backend() == "cpu" else 1
+
+
+def _fill(
+    sweep: Sweep,
+    target: store.Store,
+    batch: int,
+    workers: ThreadPoolExecutor,
+    progress: Progress,
+    report: Callable[[Progress], None],
+    stop: threading.Event,
+) -> None:
+    """Solves and writes the pending blocks in order, with enough of the next ones submitted to keep the workers busy."""
+    in_flight: deque[tuple[store.Block, list[Future[Solved]]]] = deque()
+    pending = iter(target.pending_blocks())
+    report(progress)
+    begun = time.perf_counter()
+    while True:
+        while sum(len(tasks) for _, tasks in in_flight) <= _workers() and (block := next(pending, None)) is not None:
+            in_flight.append((block, sweep.submit_block(block, batch, workers)))
+        if not in_flight:
+            return
+        block, tasks = in_flight.popleft()
+        results: dict[str, np.ndarray] = {}
+        for task in tasks:
+            games, solved = task.result()
+            for name, values in solved.items():
+                whole = results.setdefault(name, np.empty((len(block), *values.shape[1:]), values.dtype))
+                whole[games] = values
+            progress.count(solved["status"])
+            progress.seconds = time.perf_counter() - begun
+            report(progress)
+            if stop.is_set():
+                raise Interrupted
+        target.write(block, results)

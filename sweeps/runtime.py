@@ -1,0 +1,111 @@
+"""The process around JAX: its switches, its devices, its memory."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+# JAX before 0.12 runs the small loops of a single game through a dispatcher; this keeps them compiled, four times faster.
+_COMPILED_LOOPS = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=1000000000"
+
+_PACKAGES = ("mfg-jax", "jax", "jaxlib", "equinox", "numpy", "xarray", "zarr")
+
+
+class DeviceError(ValueError):
+    """The device asked for is not there; the message says what to do."""
+
+
+def configure(device: str | None = None) -> None:
+    """Switches for this process: float64, compiled loops, and the device ("cpu", "gpu", or None for the best there is).
+
+    Call it before anything else touches JAX: what JAX has already started keeps its settings, float64 excepted.
+
+    Raises:
+        DeviceError: there is no such device.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_backend_extra_options" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {_COMPILED_LOOPS}".strip()
+    import jax
+
+    if device == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_enable_x64", True)
+    if device == "gpu" and jax.default_backend() == "cpu":
+        raise DeviceError(idle_gpu() or "--device gpu: JAX finds no GPU here; leave out --device, or use --device cpu")
+
+
+def nvidia_driver() -> int | None:
+    """Major version of the NVIDIA driver; None where there is none."""
+    kernel_module = Path("/proc/driver/nvidia/version")
+    if kernel_module.exists():
+        report = kernel_module.read_text()
+    elif shutil.which("nvidia-smi"):
+        query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        report = subprocess.run(query, capture_output=True, text=True).stdout
+    else:
+        return None
+    found = re.search(r"\b(\d{3,})\.\d+", report)
+    return int(found[1]) if found else None
+
+
+def idle_gpu() -> str | None:
+    """What to do about a GPU that JAX does not use; None where there is no such GPU."""
+    import jax
+
+    driver = nvidia_driver()
+    if driver is None or jax.default_backend() != "cpu":
+        return None
+    cuda = "cuda13" if driver >= 580 else "cuda12"
+    return (
+        f"THE GPU OF THIS MACHINE IS IDLE: an NVIDIA driver ({driver}) is here, but JAX finds only the CPU. "
+        f"Mend it with: {sys.executable} -m pip install 'jax[{cuda}]'"
+    )
+
+
+def device_name() -> str:
+    """The device that computes, as its maker calls it."""
+    import jax
+
+    device = jax.devices()[0]
+    return platform.processor() or platform.machine() if device.platform == "cpu" else device.device_kind
+
+
+def free_memory() -> int:
+    """Bytes free for results and work: of the GPU, or of this machine."""
+    import jax
+
+    statistics = jax.devices()[0].memory_stats()
+    if statistics and "bytes_limit" in statistics:
+        return statistics["bytes_limit"] - statistics["bytes_in_use"]
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):  # not every system says
+        return 2_000_000_000
+
+
+def git_revision() -> str | None:
+    """The revision of the source that runs; None where it is no checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, device and revision, for a store and for `mfgsweep doctor`."""
+    import jax
+
+    return {
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        "device": f"{jax.default_backend()}: {device_name()}",
+        "git_revision": git_revision() or "none",
+    }

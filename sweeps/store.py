@@ -1,0 +1,250 @@
+"""The zarr store of a sweep. The only module that writes one.
+
+A store is created whole and labelled under another name, then moved into place. It is filled block by block; a block is one chunk
+of every variable, written by one writer, `status` last. So whatever happens, `status` says what is done.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from sweeps.dataset import PARAMETERS, STATUS, STATUSES, Variable, variables
+from sweeps.sampling import Design
+from sweeps.spec import Spec, differing_keys
+
+FORMAT = 1
+MEGABYTE = 1_000_000
+CHUNK_BYTES = (MEGABYTE, 64 * MEGABYTE)
+CHUNKS_PER_VARIABLE = 64
+SMALL_BLOCK_GAMES = (256, 4096)
+
+
+class StoreError(ValueError):
+    """A store that cannot be used as asked; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """The points start … stop − 1 of the design, which are the box `region` of the results: one chunk of each variable."""
+
+    start: int
+    stop: int
+    region: tuple[slice, ...]
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The coordinates behind the sweep's dims."""
+
+    time: np.ndarray
+    inventory: np.ndarray
+    parameter: tuple[str, ...]
+
+    def values(self) -> dict[str, tuple[np.ndarray, dict[str, str]]]:
+        return {
+            "time": (self.time, {"units": "1", "long_name": "fraction of the trading day"}),
+            "inventory": (self.inventory, {"units": "lot", "long_name": "inventory"}),
+            "side": (np.array(["ask", "bid"]), {"long_name": "side of the market"}),
+            "parameter": (np.array(self.parameter), {"long_name": "parameter of the derivative"}),
+        }
+
+    def size(self, dim: str) -> int:
+        return len(self.values()[dim][0])
+
+
+def games_per_block(points: int, largest: int) -> int:
+    """Games in a block, where the largest variable takes `largest` bytes a game.
+
+    About 64 blocks, with chunks of 1 to 64 MB for the largest variable. A block is also what a crash can lose and what makes a
+    file for each variable, so where 1 MB would take very many games or very few, it is 4096 or 256.
+    """
+    least = min(max(math.ceil(CHUNK_BYTES[0] / largest), SMALL_BLOCK_GAMES[0]), SMALL_BLOCK_GAMES[1])
+    most = max(1, CHUNK_BYTES[1] // largest)
+    return min(max(math.ceil(points / CHUNKS_PER_VARIABLE), least), most)
+
+
+def block_shape(shape: tuple[int, ...], games: int) -> tuple[int, ...]:
+    """The chunk along the sweep's dims: about `games` points that follow each other, so the last dims whole, one dim split evenly."""
+    chunk: list[int] = []
+    for length in reversed(shape):
+        room = max(1, games // math.prod(chunk))
+        chunk.append(math.ceil(length / math.ceil(length / room)))
+        if chunk[-1] < length:
+            break
+    return (1,) * (len(shape) - len(chunk)) + tuple(reversed(chunk))
+
+
+def blocks(shape: tuple[int, ...], chunk: tuple[int, ...]) -> Iterator[Block]:
+    """The blocks in the order of their points."""
+    corners = (range(0, length, step) for length, step in zip(shape, chunk, strict=True))
+    start = 0
+    for corner in itertools.product(*corners):
+        region = tuple(slice(low, min(low + step, n)) for low, step, n in zip(corner, chunk, shape, strict=True))
+        stop = start + math.prod(part.stop - part.start for part in region)
+        yield Block(start, stop, region)
+        start = stop
+
+
+class Store:
+    """An open store, for filling."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._group = zarr.open_group(path, mode="r+", use_consolidated=False)
+        self._arrays: dict[str, zarr.Array] = dict(self._group.arrays())
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        return dict(self._group.attrs)
+
+    def statuses(self) -> np.ndarray:
+        """Of all points, in the sweep's shape."""
+        return np.asarray(self._arrays["status"][...])
+
+    def pending_blocks(self) -> list[Block]:
+        """The blocks of which some point is not done."""
+        status = self._arrays["status"]
+        done = self.statuses() != 0
+        return [block for block in blocks(status.shape, status.chunks) if not done[block.region].all()]
+
+    def write(self, block: Block, results: Mapping[str, np.ndarray]) -> None:
+        """Fills one block with results [games, …], `status` last."""
+        for name in sorted(results, key=lambda name: name == "status"):
+            array = self._arrays[name]
+            box = tuple(part.stop - part.start for part in block.region)
+            array[block.region] = results[name].reshape(*box, *array.shape[len(box) :]).astype(array.dtype)
+
+    def update_attributes(self, attributes: Mapping[str, Any]) -> None:
+        self._group.attrs.update(attributes)
+        _consolidate(self.path)
+
+
+def create(
+    path: Path, spec: Spec, design: Design, labels: Labels, chunk: tuple[int, ...], attributes: Mapping[str, Any]
+) -> Store:
+    """A whole, labelled, empty store at `path`. Until it is complete it has another name, so none is ever found half made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.new")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    group = zarr.create_group(unfinished, attributes={"mfgsweep_format": FORMAT, **attributes, "spec": spec.canonical()})
+    _write_coordinates(group, spec, design, labels)
+    for variable in variables(spec):
+        units = {"units": variable.units_in(spec.units.price, spec.units.time)}
+        _create_result(group, variable, spec.outputs.dtype, float("nan"), units, design, labels, chunk)
+    flags = {"flag_values": list(range(len(STATUSES))), "flag_meanings": " ".join(STATUSES)}
+    _create_result(group, STATUS, "int8", 0, flags, design, labels, chunk)
+    _consolidate(unfinished)
+    unfinished.rename(path)
+    return Store(path)
+
+
+def _write_coordinates(group: zarr.Group, spec: Spec, design: Design, labels: Labels) -> None:
+    swept = {variable.name: variable for variable in PARAMETERS}
+    for name, (dims, values) in design.coords.items():
+        about = swept.get(name)
+        units = {"units": about.units_in(spec.units.price, spec.units.time)} if about else {}
+        _write_coordinate(group, name, dims, values, {**units, "long_name": about.long_name if about else name})
+    used = {dim for variable in variables(spec) for dim in variable.dims}
+    for name, (values, attributes) in labels.values().items():
+        if name in used:
+            _write_coordinate(group, name, (name,), values, attributes)
+
+
+def _write_coordinate(
+    group: zarr.Group, name: str, dims: tuple[str, ...], values: np.ndarray, attributes: Mapping[str, str]
+) -> None:
+    text = values.dtype.kind == "U"
+    array = group.create_array(
+        name,
+        shape=values.shape,
+        chunks=values.shape,
+        dtype=str if text else values.dtype,
+        dimension_names=dims,
+        attributes=dict(attributes),
+    )
+    array[...] = values
+
+
+def _create_result(
+    group: zarr.Group,
+    variable: Variable,
+    dtype: str,
+    pending: float,
+    attributes: Mapping[str, Any],
+    design: Design,
+    labels: Labels,
+    chunk: tuple[int, ...],
+) -> None:
+    inner = tuple(labels.size(dim) for dim in variable.dims)
+    # along `point` the swept values are coordinates that no dim names, so each variable does
+    coordinates = {"coordinates": " ".join(design.coords)} if design.dims == ("point",) else {}
+    group.create_array(
+        variable.name,
+        shape=design.shape + inner,
+        chunks=chunk + inner,
+        dtype=dtype,
+        fill_value=pending,
+        dimension_names=design.dims + variable.dims,
+        attributes={"long_name": variable.long_name, **attributes, **coordinates},
+    )
+
+
+def _consolidate(path: Path) -> None:
+    with warnings.catch_warnings():
+        # Consolidated metadata is not yet in the zarr v3 specification, but without it every xr.open_zarr warns.
+        warnings.filterwarnings("ignore", message=".*[Cc]onsolidated metadata.*")
+        zarr.consolidate_metadata(path)
+
+
+def open_existing(path: Path) -> Store:
+    """The store at `path`.
+
+    Raises:
+        StoreError: there is none, it is something else, or it was made by a newer version.
+    """
+    if not path.exists():
+        raise StoreError(f"{path}: no such store; `mfgsweep run GRID.yaml` makes one")
+    try:
+        store = Store(path)
+        version = store.attributes["mfgsweep_format"]
+    except (FileNotFoundError, NotADirectoryError, KeyError):
+        raise StoreError(f"{path}: exists and is no store of mfgsweep; choose another --out") from None
+    if version > FORMAT:
+        raise StoreError(f"{path}: was made by a newer mfg-jax (format {version}, this one knows {FORMAT}); update mfg-jax")
+    return store
+
+
+def check_same_spec(store: Store, spec: Spec) -> None:
+    """Refuses to go on with a store that another spec made.
+
+    Raises:
+        StoreError: with the keys that differ.
+    """
+    differences = differing_keys(store.attributes["spec"], spec.canonical())
+    if differences:
+        lines = [f"  {key}: {old} in the store, {new} in the grid file" for key, old, new in differences]
+        advice = "Choose another --out, or --fresh to delete the store and start again."
+        raise StoreError("\n".join([f"{store.path}: was made by another spec:", *lines, advice]))
+
+
+def delete(path: Path) -> None:
+    """Removes a store of mfgsweep, and nothing else.
+
+    Raises:
+        StoreError: what is there is no such store.
+    """
+    open_existing(path)
+    shutil.rmtree(path)
