@@ -1,9 +1,9 @@
 """Equilibria of competing market makers: a mean-field game on an inventory lattice, in JAX.
 
-    import mfg_jax as mfg
-    model, parameters = mfg.Model(coupling="relative"), mfg.Parameters(A=10.0, k=1.5, eta=0.01, gamma=0.05)
-    equilibrium = mfg.solve(model, parameters)
-    metrics = mfg.metrics(model, parameters, equilibrium)
+import mfg_jax as mfg
+model, parameters = mfg.Model(coupling="relative"), mfg.Parameters(A=10.0, k=1.5, eta=0.01, gamma=0.05)
+equilibrium = mfg.solve(model, parameters)
+metrics = mfg.metrics(model, parameters, equilibrium)
 """
 
 from mfg_jax.coupling import Coupling, Elastic, MarketShare, Relative, Uncoupled

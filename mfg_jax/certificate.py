@@ -32,21 +32,21 @@ def certify_basics(model: Model, game: Game, crowd: Float[Array, "time side"], r
         mass_error=jnp.max(jnp.abs(density.sum(axis=1) - 1.0)),
         min_density=jnp.min(density),
         edge_mass=jnp.max(density[:, 0] + density[:, -1]),
-        clipped_mass=_clipped_mass(game, reply),
-        spread_identity=_spread_identity(game, reply),
+        clipped_mass=_clipped_mass(model, game, reply),
+        spread_identity=_spread_identity(model, reply),
         monotone=_monotone(model, game, crowd, reply),
     )
 
 
-def _clipped_mass(game: Game, reply: BestReply) -> Float[Array, " side"]:
-    at_bound = game.quoting & ((reply.quotes == game.flow.quote_min) | (reply.quotes == game.flow.quote_max))
+def _clipped_mass(model: Model, game: Game, reply: BestReply) -> Float[Array, " side"]:
+    at_bound = model.quoting & ((reply.quotes == game.flow.quote_min) | (reply.quotes == game.flow.quote_max))
     makers = jnp.stack([reply.density[:, 1:], reply.density[:, :-1]], axis=1)
     return jnp.max(jnp.where(at_bound, makers, 0.0).sum(axis=2), axis=0)
 
 
-def _spread_identity(game: Game, reply: BestReply) -> Float[Array, ""]:
+def _spread_identity(model: Model, reply: BestReply) -> Float[Array, ""]:
     """Over makers who quote both sides: the mean of (ask − bid) against the sum of the mean offsets, with the mid at 0."""
-    both = per_inventory(jnp.asarray(game.quoting), False).all(axis=0)
+    both = per_inventory(jnp.asarray(model.quoting), False).all(axis=0)
     ask, bid = jax.vmap(lambda q: per_inventory(q, 0.0), out_axes=1)(reply.quotes)
     makers = jnp.where(both, reply.density, 0.0)
     mass = makers.sum(axis=1)

@@ -68,7 +68,7 @@ class Equilibrium(eqx.Module):
     """One solved game (MODEL.md, sections 3, 4 and 6). Offsets and values in price units, densities as fractions of makers.
 
     An offset that is not quoted is +inf (MODEL.md, section 1). Where `status` is not `Status.CONVERGED` the arrays are those of
-    the best iterate; with `Status.INVALID_PARAMETERS` they are NaN.
+    the best iterate; with `Status.INVALID_PARAMETERS` or `Status.UNSTABLE_STEP` they are NaN.
     """
 
     time: Float[Array, " time"]
@@ -136,8 +136,10 @@ def _solve(model: Model, parameters: Parameters) -> Equilibrium:
     tolerance = model.solver.tolerance / jnp.max(game.flow.k)
     crowd, found = _fixed_point(model, game, jnp.where(is_valid, _first_guess(model, game), jnp.nan), tolerance)
     reply = best_reply(model, game, crowd)
-    quotes = jax.vmap(lambda q: per_inventory(jnp.where(game.quoting, q, jnp.inf), jnp.inf))(reply.quotes)
-    equilibrium = Equilibrium(
+    status = _status(is_valid, reply, found, tolerance, model.solver.max_iterations)
+    reply = _withhold(reply, (status == Status.INVALID_PARAMETERS) | (status == Status.UNSTABLE_STEP))
+    quotes = jax.vmap(lambda q: per_inventory(jnp.where(model.quoting, q, jnp.inf), jnp.inf))(reply.quotes)
+    return Equilibrium(
         time=game.time,
         inventory=game.inventory,
         value=reply.value,
@@ -148,12 +150,15 @@ def _solve(model: Model, parameters: Parameters) -> Equilibrium:
         crowd_bid=reply.crowd[:, 1],
         residual=found.residual,
         iterations=found.iterations,
-        status=_status(is_valid, reply, found, tolerance, model.solver.max_iterations),
+        status=status,
         **certify_basics(model, game, crowd, reply)._asdict(),
     )
-    return jax.tree.map(
-        lambda leaf: jnp.where(is_valid, leaf, jnp.nan) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, equilibrium
-    )
+
+
+def _withhold(reply: BestReply, meaningless: Bool[Array, ""]) -> BestReply:
+    """NaN in place of numbers that are garbage. A factor rather than a choice, so that their derivatives are NaN too."""
+    factor = jnp.where(meaningless, jnp.nan, 1.0).astype(reply.value.dtype)
+    return jax.tree.map(lambda leaf: leaf * factor if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, reply)
 
 
 def _first_guess(model: Model, game: Game) -> Path:
@@ -163,9 +168,7 @@ def _first_guess(model: Model, game: Game) -> Path:
     return jnp.broadcast_to(quotes[:, 0], (game.time.size, 2))
 
 
-def _fixed_point(
-    model: Model, game: Game, start: Path, tolerance: Float[Array, ""]
-) -> tuple[Path, Search]:
+def _fixed_point(model: Model, game: Game, start: Path, tolerance: Float[Array, ""]) -> tuple[Path, Search]:
     """The crowd path D with Φ(D) = D, differentiable in the game's numbers by the implicit function theorem; how it was found."""
 
     def phi(crowd: Path) -> Path:

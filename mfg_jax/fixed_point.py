@@ -67,11 +67,7 @@ class FixedPointSolver(ABC):
 
         def unfinished(loop: _Loop) -> Bool[Array, ""]:
             best = loop.best
-            return (
-                ~(best.residual <= tolerance)
-                & (best.iterations < self.max_iterations)
-                & jnp.all(jnp.isfinite(loop.trial))
-            )
+            return ~(best.residual <= tolerance) & (best.iterations < self.max_iterations) & jnp.all(jnp.isfinite(loop.trial))
 
         def advance(loop: _Loop) -> _Loop:
             excess = phi(loop.trial) - loop.trial

@@ -5,17 +5,16 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from mfg_jax.grid import graded_fractions
-from mfg_jax.lattice import inventories, quoting_edges
+from mfg_jax.lattice import inventories
 from mfg_jax.model import Model
 from mfg_jax.parameters import Flow, Parameters, order_flow
 
 
 class Game(NamedTuple):
-    """The arrays of one game. `quoting` is known before any number is."""
+    """The arrays of one game."""
 
     flow: Flow
     time: Float[Array, " time"]
@@ -23,7 +22,6 @@ class Game(NamedTuple):
     running_cost: Float[Array, " x"]
     terminal_value: Float[Array, " x"]
     initial_density: Float[Array, " x"]
-    quoting: Bool[np.ndarray, "side edge"]
 
 
 def lay_out(model: Model, parameters: Parameters) -> Game:
@@ -37,7 +35,6 @@ def lay_out(model: Model, parameters: Parameters) -> Game:
         running_cost=parameters.eta * inventory**2,
         terminal_value=-parameters.gamma * inventory**2,
         initial_density=model.initial.density(inventory, parameters),
-        quoting=quoting_edges(model.x_max, model.boundary),
     )
 
 

@@ -20,7 +20,7 @@ def best_quotes(model: Model, game: Game, value: States, crowd: Float[Array, "si
 
 def fill_rates(model: Model, game: Game, quotes: Edges, crowd: Float[Array, "side *batch"]) -> Edges:
     """Fill rates of those offsets, per unit of time; 0 where the side is not quoted."""
-    quoting = game.quoting.reshape(game.quoting.shape + (1,) * (quotes.ndim - 2))
+    quoting = model.quoting.reshape(model.quoting.shape + (1,) * (quotes.ndim - 2))
     return jnp.where(quoting, model.coupling.rate(quotes, crowd[:, None], game.flow), 0.0)
 
 

@@ -120,7 +120,7 @@ def _fill_rates(model: Model, game: Game, equilibrium: Equilibrium) -> Float[Arr
     """The rates of the stored quotes; 0 where a side is not quoted."""
     quotes = jnp.stack([equilibrium.ask[:, 1:], equilibrium.bid[:, :-1]], axis=1)
     crowd = jnp.stack([equilibrium.crowd_ask, equilibrium.crowd_bid], axis=1)
-    quoted = jnp.where(game.quoting, quotes, 0.0)
+    quoted = jnp.where(model.quoting, quotes, 0.0)
     rates = jax.vmap(lambda q, c: fill_rates(model, game, q, c))(quoted, crowd)
     return jax.vmap(lambda r: per_inventory(r, 0.0))(rates)
 

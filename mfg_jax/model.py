@@ -7,10 +7,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import equinox as eqx
+import numpy as np
+from jaxtyping import Bool
 
 from mfg_jax.coupling import COUPLINGS, Coupling
 from mfg_jax.crowd import INITIAL_CROWDS, InitialCrowd, Weights
 from mfg_jax.fixed_point import SOLVERS, FixedPointSolver
+from mfg_jax.lattice import quoting_edges
 from mfg_jax.scheme import SCHEMES, Scheme
 
 BOUNDARIES = ("reflecting", "absorbing")
@@ -53,7 +56,7 @@ def _as_initial(choice: InitialCrowd | str) -> InitialCrowd:
 def _as_solver(choice: FixedPointSolver | str | Mapping[str, Any]) -> FixedPointSolver:
     if isinstance(choice, FixedPointSolver):
         return choice
-    options = dict(choice) if isinstance(choice, Mapping) else {"method": choice}
+    options: dict[str, Any] = dict(choice) if isinstance(choice, Mapping) else {"method": choice}
     method = options.pop("method", "anderson")
     if method not in SOLVERS:
         raise _unknown("solver", method, SOLVERS)
@@ -103,3 +106,8 @@ class Model(eqx.Module):
         if isinstance(self.initial, Weights) and len(self.initial.weights) != 2 * self.x_max + 1:
             found = len(self.initial.weights)
             raise ValueError(f"Model.initial needs {2 * self.x_max + 1} weights, one per inventory; found {found}")
+
+    @property
+    def quoting(self) -> Bool[np.ndarray, "side edge"]:
+        """Which side is quoted across which edge of the lattice."""
+        return quoting_edges(self.x_max, self.boundary)

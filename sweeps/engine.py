@@ -122,9 +122,9 @@ class Sweep:
         """What solving one game holds at a time: the rates of all stages, several times over where derivatives are taken."""
         model = self.model("none", "reflecting")
         rates = 8 * model.n_steps * len(model.scheme.nodes) * 2 * 2 * model.x_max
-        return rates * (30 if self.spec.outputs.gradients else 4) + sum(self.bytes_per_game().values())
+        return rates * (45 if self.spec.outputs.gradients else 6) + sum(self.bytes_per_game().values())
 
-    def submit_block(self, block: store.Block, batch: int, workers: ThreadPoolExecutor) -> list[Future[Solved]]:
+    def submit_block(self, block: store.Block, batch: int, pool: ThreadPoolExecutor) -> list[Future[Solved]]:
         """Hands the games of a block to the workers, in batches of one kind of game each."""
         columns = self.design.columns(block.start, block.stop)
         couplings = columns.pop("coupling", np.full(len(block), self.spec.model.coupling))
@@ -135,7 +135,7 @@ class Sweep:
             members = np.flatnonzero((couplings == coupling) & (boundaries == boundary))
             for games in np.array_split(members, range(batch, members.size, batch)):
                 chosen = {name: values[games] for name, values in columns.items()}
-                tasks.append(workers.submit(self._solve_batch, program, games, chosen, batch))
+                tasks.append(pool.submit(self._solve_batch, program, games, chosen, batch))
         return tasks
 
     def _solve_batch(self, program: Program, games: np.ndarray, columns: Mapping[str, np.ndarray], batch: int) -> Solved:
@@ -177,9 +177,12 @@ def _solver(model: mfg.Model, spec: Spec) -> Callable[[mfg.Parameters], dict[str
         return differentiated, stored
 
     def solve_with_derivatives(parameters: mfg.Parameters) -> dict[str, jax.Array]:
-        jacobian, stored = jax.jacrev(solve, has_aux=True)(parameters)
-        columns = jnp.stack(jax.tree.leaves(jacobian), axis=1)
-        return stored | {f"d_{name}": row for name, row in zip(gradients, columns, strict=True)}
+        differentiated, pull_back, stored = jax.vjp(solve, parameters, has_aux=True)
+        # one metric after the other: a batch of them would have to be compiled as one
+        rows = jax.lax.map(lambda cotangent: jnp.stack(jax.tree.leaves(pull_back(cotangent))), jnp.eye(differentiated.size))
+        # off an equilibrium the implicit function theorem says nothing
+        rows = jnp.where(stored["status"] == mfg.Status.CONVERGED, rows, jnp.nan)
+        return stored | {f"d_{name}": row for name, row in zip(gradients, rows, strict=True)}
 
     return solve_with_derivatives if gradients else lambda parameters: solve(parameters)[1]
 
@@ -220,11 +223,11 @@ def run(
     target = _open(sweep, path, batch, fresh, resume)
     batch = int(target.attributes["batch"])
     progress = _progress_of(target)
-    with ThreadPoolExecutor(max_workers=_workers()) as workers:
+    with ThreadPoolExecutor(max_workers=worker_count()) as pool:
         try:
-            _fill(sweep, target, batch, workers, progress, report, stop or threading.Event())
+            _fill(sweep, target, batch, pool, progress, report, stop or threading.Event())
         finally:
-            workers.shutdown(wait=True, cancel_futures=True)
+            pool.shutdown(wait=True, cancel_futures=True)
     if "finished" not in target.attributes:
         finished = datetime.now(UTC).isoformat(timespec="seconds")
         target.update_attributes({"finished": finished, "points_per_second": progress.points_per_second})
@@ -259,7 +262,7 @@ def _progress_of(target: store.Store) -> Progress:
     return Progress(points=int(counts.sum()), done_before=statuses.total(), statuses=statuses)
 
 
-def _workers() -> int:
+def worker_count() -> int:
     """Batches in flight: a program of one game after another keeps one core busy; a GPU is kept busy by one batch."""
     return os.cpu_count() or 1 if jax.default_backend() == "cpu" else 1
 
@@ -268,7 +271,7 @@ def _fill(
     sweep: Sweep,
     target: store.Store,
     batch: int,
-    workers: ThreadPoolExecutor,
+    pool: ThreadPoolExecutor,
     progress: Progress,
     report: Callable[[Progress], None],
     stop: threading.Event,
@@ -279,8 +282,8 @@ def _fill(
     report(progress)
     begun = time.perf_counter()
     while True:
-        while sum(len(tasks) for _, tasks in in_flight) <= _workers() and (block := next(pending, None)) is not None:
-            in_flight.append((block, sweep.submit_block(block, batch, workers)))
+        while sum(len(tasks) for _, tasks in in_flight) <= worker_count() and (block := next(pending, None)) is not None:
+            in_flight.append((block, sweep.submit_block(block, batch, pool)))
         if not in_flight:
             return
         block, tasks = in_flight.popleft()

@@ -77,7 +77,7 @@ def games_per_block(points: int, largest: int) -> int:
 
 
 def block_shape(shape: tuple[int, ...], games: int) -> tuple[int, ...]:
-    """The chunk along the sweep's dims: about `games` points that follow each other, so the last dims whole, one dim split evenly."""
+    """The chunk along the sweep's dims: about `games` points in a row, so the last dims whole and one dim split evenly."""
     chunk: list[int] = []
     for length in reversed(shape):
         room = max(1, games // math.prod(chunk))
@@ -132,9 +132,7 @@ class Store:
         _consolidate(self.path)
 
 
-def create(
-    path: Path, spec: Spec, design: Design, labels: Labels, chunk: tuple[int, ...], attributes: Mapping[str, Any]
-) -> Store:
+def create(path: Path, spec: Spec, design: Design, labels: Labels, chunk: tuple[int, ...], attributes: Mapping[str, Any]) -> Store:
     """A whole, labelled, empty store at `path`. Until it is complete it has another name, so none is ever found half made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.new")

@@ -1,0 +1,218 @@
+"""The commands of `mfgsweep`: each parses, calls and prints. JAX is imported only by those that solve."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from sweeps.engine import Progress
+    from sweeps.spec import Spec
+
+BAD_INPUT, SOME_FAILED, INTERRUPTED = 2, 3, 130
+
+app = typer.Typer(
+    name="mfgsweep",
+    help="Equilibria of competing market makers: solve whole grids of games into a labelled zarr store.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class Device(StrEnum):
+    CPU = "cpu"
+    GPU = "gpu"
+
+
+Grid = Annotated[Path, typer.Argument(metavar="GRID.yaml", help="The grid file; configs/ has examples that explain it.")]
+StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="A zarr store made by `mfgsweep run`.")]
+Batch = Annotated[str, typer.Option(help="Games solved at once; auto fits them into the memory that is free.")]
+
+
+def _fail(message: object) -> typer.Exit:
+    typer.echo(f"mfgsweep: {message}", err=True)
+    return typer.Exit(BAD_INPUT)
+
+
+def _load(grid: Path) -> Spec:
+    from sweeps.spec import SpecError, load_spec
+
+    try:
+        return load_spec(grid)
+    except SpecError as error:
+        typer.echo(error, err=True)
+        raise typer.Exit(BAD_INPUT) from None
+
+
+def _batch(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not text.isdecimal() or not 0 < int(text) <= 1_000_000:
+        raise _fail(f"--batch: found {text!r}; allowed: auto, or a whole number from 1 to 1000000")
+    return int(text)
+
+
+@contextmanager
+def _stop_on_interrupt(say: Any) -> Iterator[threading.Event]:
+    """The first Ctrl-C asks the run to stop after the write in flight; the second stops at once."""
+    stop = threading.Event()
+
+    def ask(number: int, frame: object) -> None:
+        del number, frame
+        stop.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        say("stopping after the batch and the write in flight; press Ctrl-C again to stop at once")
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@app.command()
+def run(
+    grid: Grid,
+    out: Annotated[Path | None, typer.Option(help="Where the store goes, instead of the grid file's `store`.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a store; it must be there.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete the store that is there and start again.")] = False,
+    device: Annotated[Device | None, typer.Option(help="Where to compute; the best device there is by default.")] = None,
+    batch: Batch = "auto",
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 when a game did not converge.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+) -> None:
+    """Solve every game of a grid file into a zarr store. The same command goes on where an interrupted one stopped."""
+    spec = _load(grid)
+    path = out or (Path(spec.store) if spec.store else None)
+    if path is None:
+        raise _fail(f"{grid}: store: missing; allowed: a path here, or --out STORE")
+    if resume and fresh:
+        raise _fail("--resume and --fresh contradict each other; give one of them")
+    size = _batch(batch)
+
+    from sweeps import engine, reporting, runtime
+    from sweeps.store import StoreError
+
+    reporter = reporting.reporter(quiet, as_json)
+    try:
+        runtime.configure(device)
+        if (warning := runtime.idle_gpu()) and device is not Device.CPU:
+            typer.echo(f"mfgsweep: {warning}", err=True)
+        with _stop_on_interrupt(reporter.say) as stop, reporter:
+            progress = engine.run(spec, path, size, fresh, resume, reporter.progress, stop)
+    except (StoreError, runtime.DeviceError, OSError) as error:
+        raise _fail(error) from None
+    except (engine.Interrupted, KeyboardInterrupt):
+        typer.echo(f"mfgsweep: interrupted; run the same command again to go on with {path}", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    failed = _summarise(reporter, path, progress)
+    if strict and failed:
+        raise typer.Exit(SOME_FAILED)
+
+
+def _summarise(reporter: Any, path: Path, progress: Progress) -> int:
+    """Tells how it went; the number of games that did not converge."""
+    import mfg_jax as mfg
+    from sweeps.dataset import STATUSES, open_store
+
+    with open_store(path) as dataset:
+        converged = dataset["status"] == int(mfg.Status.CONVERGED)
+        largest = float(dataset["residual"].where(converged).max()) if converged.any() else None
+    games, good = progress.points, progress.statuses["converged"]
+    nothing_new = f"{path}: was complete already; nothing to do. --fresh starts again."
+    fields = {
+        "games": games,
+        "converged": good,
+        "statuses": dict(progress.statuses),
+        "largest_residual": largest,
+        "points_per_second": progress.points_per_second if progress.done else None,
+        "store": str(path),
+    }
+    residual = "" if largest is None else f", largest residual {largest:.1e}"
+    speed = f"solved      {progress.done} games in {progress.seconds:.1f} s: {progress.points_per_second:.1f} games/s"
+    lines = [
+        speed if progress.done else nothing_new,
+        f"games       {games}",
+        f"converged   {good}{residual}",
+    ]
+    for name, count in progress.statuses.most_common():
+        if name != "converged":
+            explanation = mfg.Status(STATUSES.index(name)).explanation
+            lines.append(f"{name.replace('_', ' ')}: {count}. {explanation}")
+    lines += [f"store       {path}", f'open it     import xarray as xr; ds = xr.open_zarr("{path}")']
+    reporter.summary(fields, lines)
+    return games - good
+
+
+@app.command()
+def plan(grid: Grid, batch: Batch = "auto") -> None:
+    """Say what a run would do: points, batches, memory, disk, time. Runs nothing."""
+    spec = _load(grid)
+    size = _batch(batch)
+
+    from sweeps import planning, runtime
+
+    runtime.configure()
+    typer.echo("\n".join(planning.lines(spec, size)))
+
+
+@app.command()
+def info(store: StorePath) -> None:
+    """Say what is in a store: dims, progress, statuses, provenance."""
+    from sweeps import information
+    from sweeps.store import StoreError
+
+    try:
+        typer.echo("\n".join(information.lines(store)))
+    except StoreError as error:
+        raise _fail(error) from None
+
+
+@app.command()
+def export(
+    store: StorePath,
+    output: Annotated[Path, typer.Option("-o", "--output", help="FILE.csv, FILE.parquet (scalars) or FILE.nc (all).")],
+) -> None:
+    """Write a store as CSV, Parquet or netCDF."""
+    from sweeps import export as exporting
+    from sweeps.dataset import open_store
+    from sweeps.store import StoreError, open_existing
+
+    try:
+        open_existing(store)
+        with open_store(store) as dataset:
+            exporting.export(dataset, output)
+    except (StoreError, exporting.ExportError, OSError) as error:
+        raise _fail(error) from None
+    typer.echo(f"wrote {output}")
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this installation is and can do, and check it on a game whose solution is known."""
+    from sweeps import diagnosis, runtime
+
+    runtime.configure()
+    report = diagnosis.diagnose()
+    typer.echo("\n".join(report.lines))
+    if not report.healthy:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

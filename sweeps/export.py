@@ -1,0 +1,62 @@
+"""A store as a file of another kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import xarray as xr
+
+
+class ExportError(ValueError):
+    """A file that cannot be written; the message says what to do."""
+
+
+def table(dataset: xr.Dataset) -> pd.DataFrame:
+    """One row a game: swept values, status, and every scalar; what has a side or a parameter becomes a column for each."""
+    sweep = dataset["status"].dims
+    scalars = dataset[[name for name, variable in dataset.data_vars.items() if variable.dims == sweep]]
+    for name, variable in dataset.data_vars.items():
+        if variable.dims[:-1] == sweep and variable.dims[-1] in ("side", "parameter"):
+            dim = variable.dims[-1]
+            for label in variable[dim].values:
+                scalars[f"{name}_{label}"] = variable.sel({dim: label}, drop=True)
+    return scalars.load().to_dataframe(dim_order=list(map(str, sweep))).reset_index()
+
+
+def _to_netcdf(dataset: xr.Dataset, path: Path) -> None:
+    plain = dataset.load().drop_attrs(deep=False)
+    for name in plain.variables:  # netCDF has no variable-length text of NumPy's kind, and no nested attributes
+        if plain[name].dtype.kind in "UT":
+            plain[name] = plain[name].astype(object)
+    plain.attrs = {key: value if isinstance(value, int | float | str) else str(value) for key, value in dataset.attrs.items()}
+    plain.to_netcdf(path, engine="h5netcdf")
+
+
+WRITERS: dict[str, Callable[[xr.Dataset, Path], None]] = {
+    ".csv": lambda dataset, path: table(dataset).to_csv(path, index=False),
+    ".parquet": lambda dataset, path: table(dataset).to_parquet(path, index=False),
+    ".nc": _to_netcdf,
+}
+
+
+def export(dataset: xr.Dataset, path: Path) -> None:
+    """Writes .csv or .parquet (one row a game, scalars only) or .nc (everything), whole or not at all.
+
+    Raises:
+        ExportError: another ending, a folder that is not there, or a package that is missing.
+    """
+    if path.suffix not in WRITERS:
+        raise ExportError(f"{path}: found the ending {path.suffix!r}; allowed: {', '.join(WRITERS)}")
+    if not path.parent.is_dir():
+        raise ExportError(f"{path}: the folder {path.parent} does not exist; make it first")
+    unfinished = path.with_name(f".unfinished-{path.name}")
+    try:
+        WRITERS[path.suffix](dataset, unfinished)
+        unfinished.replace(path)
+    except ImportError:
+        package = {".parquet": "pyarrow", ".nc": "h5netcdf"}[path.suffix]
+        raise ExportError(f"{path}: needs {package}; install it with: pip install 'mfg-jax[export]'") from None
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -1,0 +1,41 @@
+"""What is in a store, in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from sweeps.dataset import STATUSES
+from sweeps.store import open_existing
+
+
+def lines(path: Path) -> list[str]:
+    """Dims, progress, statuses and provenance, a line an item.
+
+    Raises:
+        StoreError: there is no store of mfgsweep at `path`.
+    """
+    store = open_existing(path)
+    about = store.attributes
+    counts = np.bincount(store.statuses().ravel(), minlength=len(STATUSES))
+    done = int(counts[1:].sum())
+    total = int(counts.sum())
+    spec = about["spec"]
+    sweep = ", ".join(f"{name} ({len(values)})" for name, values in spec["sweep"].items())
+    versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
+    return [
+        f"store       {path}",
+        f"sweep       {sweep}; sampling {spec['sampling']}",
+        f"model       {', '.join(f'{key} {value}' for key, value in spec['model'].items())}",
+        f"parameters  {', '.join(f'{key} {value}' for key, value in spec['parameters'].items())}",
+        f"progress    {done} of {total} games ({100 * done / total:.1f} %)",
+        *(f"status      {n} {name.replace('_', ' ')}" for name, n in zip(STATUSES, counts, strict=True) if n),
+        f"spec hash   {about['spec_hash']}",
+        f"batch       {about['batch']} games",
+        f"started     {about['started']}",
+        f"finished    {about.get('finished', 'not yet: run the same command again to go on')}",
+        f"device      {about['device']}",
+        f"versions    {versions}",
+        f"revision    {about['git_revision']}",
+    ]

@@ -1,0 +1,111 @@
+"""What one value of a grid file may be: a number of some range, a text, the values of an axis."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import AfterValidator, BeforeValidator, TypeAdapter, WrapValidator
+from pydantic_core import PydanticCustomError
+
+from sweeps.problems import did_you_mean, found, nearest
+
+MAX_AXIS = 1_000_000
+
+
+def _refusal(message: str) -> PydanticCustomError:
+    return PydanticCustomError("refused", "{message}", {"message": message})
+
+
+def _allowed(text: str, ok: Callable[[Any], bool]) -> BeforeValidator:
+    """Refuses a value for which `ok` is false, with what was found and that `text` is allowed."""
+
+    def check(value: Any) -> Any:
+        if not ok(value):
+            raise _refusal(f"{found(value)}; allowed: {text}")
+        return value
+
+    return BeforeValidator(check)
+
+
+def number(text: str, ok: Callable[[float], bool]) -> BeforeValidator:
+    """Allows what is written as a number, fits a float and is `ok`: no truth value, no text."""
+
+    def is_number(value: Any) -> bool:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        return (isinstance(value, float) or abs(value) <= sys.float_info.max) and ok(value)
+
+    return _allowed(text, is_number)
+
+
+def whole(low: int, high: int) -> BeforeValidator:
+    """Allows what is written as a whole number: 10.0 is none."""
+    return _allowed(f"a whole number from {low} to {high}", lambda value: type(value) is int and low <= value <= high)
+
+
+def list_of(text: str) -> BeforeValidator:
+    """Allows any list; `text` says of what."""
+    return _allowed(f"a list of {text}", lambda value: isinstance(value, list | tuple))
+
+
+_FINITE = number("a finite number", math.isfinite)
+_POSITIVE = number("a finite number > 0", lambda value: 0 < value < math.inf)
+
+Finite = Annotated[float, _FINITE]
+Positive = Annotated[float, _POSITIVE]
+NonNegative = Annotated[float, number("a finite number >= 0", lambda value: 0 <= value < math.inf)]
+AboveOne = Annotated[float, number("a finite number > 1", lambda value: 1 < value < math.inf)]
+LowerBound = Annotated[float, number("a number, or -.inf for no bound", lambda value: value < math.inf)]
+UpperBound = Annotated[float, number("a number, or .inf for no bound", lambda value: value > -math.inf)]
+Truth = Annotated[bool, _allowed("true or false", lambda value: isinstance(value, bool))]
+Text = Annotated[str, _allowed("a text", lambda value: isinstance(value, str) and value != "")]
+
+
+def axis_of_names(kind: Any) -> Any:
+    """The kind of an axis whose values are of the Literal `kind`."""
+    named = _allowed("names in a list", lambda value: isinstance(value, list | tuple) and len(value) > 0)
+    return Annotated[tuple[kind, ...], named]
+
+
+def axis_of_numbers(kind: Any) -> Any:
+    """The kind of an axis whose values are of the number `kind`: a list of them, or a range, which is written out."""
+    ranges = {
+        "linspace": _range(np.linspace, Annotated[kind, _FINITE]),
+        "logspace": _range(np.geomspace, Annotated[kind, _POSITIVE]),
+    }
+
+    def check(value: Any, handler: Callable[[Any], Any]) -> tuple[float, ...]:
+        if isinstance(value, list | tuple) and value:
+            return handler(value)
+        keys = list(value) if isinstance(value, dict) else []
+        if len(keys) == 1 and keys[0] in ranges:
+            return ranges[keys[0]].validate_python(value)[keys[0]]
+        what = f"found a mapping of {', '.join(keys)}" if isinstance(value, dict) else found(value)
+        near = next(filter(None, (nearest(key, ranges) for key in keys)), None)
+        allowed = "numbers in a list, {linspace: [first, last, count]} or {logspace: [first, last, count]}"
+        raise _refusal(f"{what}; allowed: {allowed}{did_you_mean(near)}")
+
+    return Annotated[tuple[kind, ...], WrapValidator(check)]
+
+
+def _range(spacing: Callable[..., np.ndarray], end: Any) -> TypeAdapter[dict[str, tuple[float, ...]]]:
+    """{form: [first, last, count]}, which becomes {form: the numbers}."""
+    three = _allowed("[first, last, count]", lambda value: isinstance(value, list | tuple) and len(value) == 3)
+    count = Annotated[int, whole(2, MAX_AXIS)]
+    kind: Any = dict[str, Annotated[tuple[end, end, count], three, AfterValidator(partial(_written_out, spacing))]]
+    return TypeAdapter(kind)
+
+
+def _written_out(spacing: Callable[..., np.ndarray], given: tuple[float, float, int]) -> tuple[float, ...]:
+    first, last, count = given
+    with np.errstate(all="ignore"):
+        inner = spacing(first, last, count)[1:-1]
+    if not np.isfinite(inner).all():
+        raise _refusal(f"found {first} and {last}, too far apart to space; allowed: closer end points")
+    # 15 digits: a value is found again as the 0.1 one would write, and does not hang on a machine's last bit
+    return (first, *(float(f"{number:.15g}") for number in inner), last)

@@ -1,0 +1,59 @@
+"""What a run would do, without running it."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+
+from sweeps.engine import Sweep, worker_count
+from sweeps.spec import Spec
+
+# On one core of a 2020s server, by scripts/bench_solver.py; the sweeps of a fixed point and the cost of derivatives are typical.
+NANOSECONDS_PER_STATE_STAGE = 25
+SWEEPS_PER_GAME = 12
+COST_OF_GRADIENTS = 5
+
+
+def lines(spec: Spec, batch: int | None) -> list[str]:
+    """The plan, a line an item."""
+    sweep = Sweep(spec)
+    points = len(sweep.design)
+    size = batch or sweep.batch_size()
+    dims = " x ".join(f"{dim} {length}" for dim, length in zip(sweep.design.dims, sweep.design.shape, strict=True))
+    chunk = sweep.block_shape()
+    on_disk = points * sum(sweep.bytes_per_game().values())
+    return [
+        f"points      {points} ({dims})",
+        f"batches     {math.ceil(points / size)} of {size} games",
+        f"blocks      {math.ceil(points / math.prod(chunk))} of up to {math.prod(chunk)} games: what one write stores",
+        f"memory      about {readable(size * sweep.working_bytes_per_game())} a batch",
+        f"on disk     up to {readable(on_disk)}, before compression",
+        f"time        {_time(spec, sweep)}",
+    ]
+
+
+def _time(spec: Spec, sweep: Sweep) -> str:
+    if jax.default_backend() != "cpu":
+        return "no estimate: not yet measured on a GPU"
+    model = sweep.model("none", "reflecting")
+    states = model.n_steps * len(model.scheme.nodes) * (2 * model.x_max + 1)
+    one_game = 1e-9 * NANOSECONDS_PER_STATE_STAGE * states * SWEEPS_PER_GAME
+    seconds = len(sweep.design) * one_game * (COST_OF_GRADIENTS if spec.outputs.gradients else 1) / worker_count()
+    return f"roughly {_duration(seconds)} on {worker_count()} cores, and up to half a minute to compile"
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
+def readable(size: float) -> str:
+    """Bytes in the unit that suits."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

@@ -1,0 +1,142 @@
+"""The rules of a grid file that tie several keys together."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, get_args
+
+from sweeps.problems import Finding, KeyPath
+from sweeps.schema import NUMBERS, Coupling, Spec
+
+MAX_POINTS = 100_000_000
+
+
+def broken_rules(spec: Spec) -> Iterator[Finding]:
+    """The mistakes of a spec whose keys are all right by themselves."""
+    for rule in (
+        _what_is_missing,
+        _what_is_given_twice,
+        _what_has_no_effect,
+        _what_is_too_large_or_uneven,
+        _what_is_repeated,
+        _which_bounds_cross,
+        _which_crowd_is_off_the_lattice,
+        _which_weights_do_not_fit,
+    ):
+        yield from rule(spec)
+
+
+def _values(spec: Spec, name: str) -> tuple[Any, ...]:
+    """The values that `name` takes: swept, or the fixed one, or () where the library's default holds."""
+    fixed = spec.parameters.get(name) if name in NUMBERS else getattr(spec.model, name)
+    return spec.sweep.get(name, () if fixed is None else (fixed,))
+
+
+def _place(spec: Spec, name: str) -> KeyPath:
+    return ("sweep" if name in spec.sweep else "parameters", name)
+
+
+def _what_is_missing(spec: Spec) -> Iterator[Finding]:
+    if not spec.sweep:
+        yield Finding(("sweep",), "missing or empty; allowed: at least one name with its values", {"sweep"})
+    if not _values(spec, "coupling"):
+        names = ", ".join(get_args(Coupling))
+        yield Finding(("model", "coupling"), f"missing; allowed: one of {names}, or a sweep of it", {"coupling"})
+    for name in ("eta", "gamma"):
+        if not _values(spec, name):
+            yield Finding(("parameters", name), "missing; allowed: a number, or a sweep of it", {name})
+    for name in ("A", "k"):
+        sides = (f"{name}_ask", f"{name}_bid")
+        if not _values(spec, name) and not all(_values(spec, side) for side in sides):
+            message = f"missing; allowed: a number, or a sweep of it, or both {' and '.join(sides)}"
+            yield Finding(("parameters", name), message, {name, *sides})
+
+
+def _what_is_given_twice(spec: Spec) -> Iterator[Finding]:
+    for name in spec.sweep:
+        section = "parameters" if name in NUMBERS else "model"
+        if name in spec.parameters or name in spec.model.model_fields_set:
+            yield Finding(("sweep", name), f"swept here and fixed under {section}; allowed: one of the two", {name})
+
+
+def _what_has_no_effect(spec: Spec) -> Iterator[Finding]:
+    couplings, kinds = _values(spec, "coupling"), (spec.initial.kind,)
+    for name, choice, chosen, users in (
+        ("k0", "coupling", couplings, ("elastic", "market_share")),
+        ("n_makers", "coupling", couplings, ("market_share",)),
+        ("crowd_mean", "kind", kinds, ("normal", "point")),
+        ("crowd_std", "kind", kinds, ("normal",)),
+    ):
+        if name in spec.sweep and chosen and not set(chosen) & set(users):
+            subject = "coupling" if choice == "coupling" else "initial kind"
+            allowed = f"with {subject} {' or '.join(users)}"
+            message = f"swept, but {subject} {' and '.join(chosen)} ignores it; allowed: {allowed}"
+            yield Finding(("sweep", name), message, {choice})
+
+
+def _what_is_too_large_or_uneven(spec: Spec) -> Iterator[Finding]:
+    lengths = [len(values) for values in spec.sweep.values()]
+    points = math.prod(lengths)
+    if spec.sampling == "grid" and points > MAX_POINTS:
+        message = f"found {' x '.join(map(str, lengths))} = {points} points; allowed: at most {MAX_POINTS}"
+        yield Finding(("sweep",), message, {"sampling"})
+    if spec.sampling == "zip" and len(set(lengths)) > 1:
+        found = ", ".join(f"{name} {length}" for name, length in zip(spec.sweep, lengths, strict=True))
+        message = f"found axes of lengths {found}; allowed with sampling zip: equal lengths"
+        yield Finding(("sweep",), message, {"sampling"})
+
+
+def _what_is_repeated(spec: Spec) -> Iterator[Finding]:
+    if (index := _first_repeat(spec.outputs.gradients)) is not None:
+        message = f"found {spec.outputs.gradients[index]} again; allowed: each name once"
+        yield Finding(("outputs", "gradients", index), message)
+    if spec.sampling == "zip":
+        return  # its axes are columns of a table: only a whole row makes a point
+    for name, values in spec.sweep.items():
+        if (index := _first_repeat(values)) is not None:
+            message = f"found {values[index]} again; allowed: each value once on an axis"
+            yield Finding(("sweep", name, index), message, {"sampling"})
+
+
+def _first_repeat(values: Sequence[Any]) -> int | None:
+    first: dict[Any, int] = {}
+    return next((index for index, value in enumerate(values) if first.setdefault(value, index) != index), None)
+
+
+def _which_bounds_cross(spec: Spec) -> Iterator[Finding]:
+    lows = _values(spec, "quote_min") or (0.0,)  # the library's default; that of quote_max depends on k
+    highs = _values(spec, "quote_max")
+    row_by_row = spec.sampling == "zip" and {"quote_min", "quote_max"} <= spec.sweep.keys()
+    pairs = zip(lows, highs, strict=False) if row_by_row else itertools.product([max(lows)], highs)
+    for low, high in pairs:
+        if low > high:
+            message = f"found {high}, below a quote_min of {low}; allowed: quote_min <= quote_max"
+            yield Finding(_place(spec, "quote_max"), message, {"quote_min", "quote_max", "sampling"})
+            return
+
+
+def _which_crowd_is_off_the_lattice(spec: Spec) -> Iterator[Finding]:
+    x_max = spec.model.x_max
+    if spec.initial.kind != "point":
+        return
+    for mean in _values(spec, "crowd_mean"):
+        if not mean.is_integer() or abs(mean) > x_max:
+            message = f"found {mean}; allowed with initial kind point: whole numbers from {-x_max} to {x_max}"
+            yield Finding(_place(spec, "crowd_mean"), message, {"kind", "x_max"})
+            return
+
+
+def _which_weights_do_not_fit(spec: Spec) -> Iterator[Finding]:
+    kind, weights, x_max = spec.initial.kind, spec.initial.weights, spec.model.x_max
+    if weights is None:
+        message = "missing; allowed with kind weights: a list of numbers" if kind == "weights" else ""
+    elif kind != "weights":
+        message = f"found with kind {kind}; allowed: only with kind weights"
+    elif len(weights) != 2 * x_max + 1:
+        message = f"found {len(weights)} numbers; allowed: 2*x_max + 1 = {2 * x_max + 1}, one for each inventory"
+    else:
+        message = "" if 0 < sum(weights) < math.inf else f"found a sum of {sum(weights)}; allowed: a finite sum > 0"
+    if message:
+        yield Finding(("initial", "weights"), message, {"kind", "weights", "x_max"})
