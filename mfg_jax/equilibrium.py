@@ -119,12 +119,12 @@ def solve(model: Model, parameters: Parameters, certify: str = "basic") -> Equil
 
 def _warn_if_out_of_reach(model: Model, parameters: Parameters) -> None:
     dtype = jnp.asarray(parameters.horizon).dtype
-    reach = 100 * float(jnp.finfo(dtype).eps)
+    reach = 40 * float(jnp.finfo(dtype).eps)
     if model.solver.tolerance < reach:
+        more_digits = 'call jax.config.update("jax_enable_x64", True) before anything else, or ' if dtype == jnp.float32 else ""
         warnings.warn(
-            f"solving in {dtype.name}, which cannot reach a tolerance of {model.solver.tolerance:g}: call "
-            'jax.config.update("jax_enable_x64", True) before anything else, or set solver={"tolerance": '
-            f"{reach:.0e}}} or more",
+            f"solving in {dtype.name}, which cannot reach a tolerance of {model.solver.tolerance:g}: {more_digits}"
+            f'set solver={{"tolerance": {reach:.0e}}} or more',
             stacklevel=3,
         )
 

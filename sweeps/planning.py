@@ -13,6 +13,7 @@ from sweeps.spec import Spec
 NANOSECONDS_PER_STATE_STAGE = 25
 SWEEPS_PER_GAME = 12
 COST_OF_GRADIENTS = 5
+SECONDS_TO_COMPILE = 10
 
 
 def lines(spec: Spec, batch: int | None) -> list[str]:
@@ -21,26 +22,31 @@ def lines(spec: Spec, batch: int | None) -> list[str]:
     points = len(sweep.design)
     size = batch or sweep.batch_size()
     dims = " x ".join(f"{dim} {length}" for dim, length in zip(sweep.design.dims, sweep.design.shape, strict=True))
-    chunk = sweep.block_shape()
+    block = math.prod(sweep.block_shape())
+    blocks = math.ceil(points / block)
+    kinds = math.prod(len(values) for name, values in spec.sweep.items() if name in ("coupling", "boundary"))
+    batches = blocks * kinds * math.ceil(block / (kinds * size))
     on_disk = points * sum(sweep.bytes_per_game().values())
     return [
         f"points      {points} ({dims})",
-        f"batches     {math.ceil(points / size)} of {size} games",
-        f"blocks      {math.ceil(points / math.prod(chunk))} of up to {math.prod(chunk)} games: what one write stores",
+        f"programs    {kinds} to compile",
+        f"batches     about {batches} of up to {size} games",
+        f"blocks      {blocks} of up to {block} games: what one write stores",
         f"memory      about {readable(size * sweep.working_bytes_per_game())} a batch",
         f"on disk     up to {readable(on_disk)}, before compression",
-        f"time        {_time(spec, sweep)}",
+        f"time        {_time(spec, sweep, kinds)}",
     ]
 
 
-def _time(spec: Spec, sweep: Sweep) -> str:
+def _time(spec: Spec, sweep: Sweep, kinds: int) -> str:
     if jax.default_backend() != "cpu":
         return "no estimate: not yet measured on a GPU"
     model = sweep.model("none", "reflecting")
     states = model.n_steps * len(model.scheme.nodes) * (2 * model.x_max + 1)
     one_game = 1e-9 * NANOSECONDS_PER_STATE_STAGE * states * SWEEPS_PER_GAME
     seconds = len(sweep.design) * one_game * (COST_OF_GRADIENTS if spec.outputs.gradients else 1) / worker_count()
-    return f"roughly {_duration(seconds)} on {worker_count()} cores, and up to half a minute to compile"
+    compiling = kinds * SECONDS_TO_COMPILE * (2 if spec.outputs.gradients else 1)
+    return f"roughly {_duration(seconds)} on {worker_count()} cores, and {_duration(compiling)} to compile"
 
 
 def _duration(seconds: float) -> str:

@@ -75,7 +75,11 @@ def device_name() -> str:
     import jax
 
     device = jax.devices()[0]
-    return platform.processor() or platform.machine() if device.platform == "cpu" else device.device_kind
+    if device.platform != "cpu":
+        return device.device_kind
+    cpuinfo = Path("/proc/cpuinfo")
+    named = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    return named[1] if named else platform.machine()
 
 
 def free_memory() -> int:
