@@ -12,7 +12,8 @@ from jaxtyping import Array, Bool, Float
 from mfg_jax.crowd import crowd_average
 from mfg_jax.fokker_planck import solve_forward
 from mfg_jax.game import Game
-from mfg_jax.hjb import best_quotes, solve_backward
+from mfg_jax.grid import quadrature_weights
+from mfg_jax.hjb import best_quotes, crowd_at, solve_backward
 from mfg_jax.model import Model
 
 
@@ -23,6 +24,8 @@ class BestReply(NamedTuple):
     quotes: Float[Array, "time side edge"]
     density: Float[Array, "time x"]
     crowd: Float[Array, "time side"]
+    mean_crowd: Float[Array, " side"]
+    """Time average of the crowd path, taken at the ends of all steps of the scheme."""
     unstable: Bool[Array, ""]
 
 
@@ -30,9 +33,11 @@ class BestReply(NamedTuple):
 @eqx.filter_jit
 def best_reply(model: Model, game: Game, crowd: Float[Array, "time side"]) -> BestReply:
     """Solves the HJB against the crowd path, moves the crowd with the rates found, and averages its quotes."""
-    value, rates = solve_backward(model, game, crowd)
-    density = solve_forward(model, game, rates)
-    quotes = jax.vmap(lambda v, c: best_quotes(model, game, v, c))(value, crowd)
-    average = jax.vmap(lambda q, d: crowd_average(q, d, model.quoting))(quotes, density)
-    unstable = jnp.any(jax.vmap(model.scheme.unstable)(rates, jnp.diff(game.time)))
-    return BestReply(value, quotes, density, average, unstable)
+    values, rates = solve_backward(model, game, crowd)
+    densities = solve_forward(model, game, rates)
+    quotes = jax.vmap(lambda v, c: best_quotes(model, game, v, c))(values, crowd_at(model, crowd, model.step_fractions))
+    averages = jax.vmap(lambda q, d: crowd_average(q, d, model.quoting))(quotes, densities)
+    mean = jnp.asarray(quadrature_weights(model.step_fractions), averages.dtype) @ averages
+    unstable = jnp.any(jax.vmap(model.scheme.unstable)(rates, jnp.diff(game.step_times)))
+    value, quotes, density, average = (path[:: model.scheme.substeps] for path in (values, quotes, densities, averages))
+    return BestReply(value, quotes, density, average, mean, unstable)

@@ -81,6 +81,8 @@ class Equilibrium(eqx.Module):
     density: Float[Array, "time x"]
     crowd_ask: Float[Array, " time"]
     crowd_bid: Float[Array, " time"]
+    mean_crowd: Float[Array, " side"]
+    """Time averages of crowd_ask and crowd_bid, taken at the scheme's own steps, which may be finer than `time`."""
     residual: Float[Array, ""]
     """max |Φ(D) − D|, price units; inf where no finite iterate was seen."""
     iterations: Int[Array, ""]
@@ -140,7 +142,7 @@ def _solve(model: Model, parameters: Parameters) -> Equilibrium:
     reply = _withhold(reply, (status == Status.INVALID_PARAMETERS) | (status == Status.UNSTABLE_STEP))
     quotes = jax.vmap(lambda q: per_inventory(jnp.where(model.quoting, q, jnp.inf), jnp.inf))(reply.quotes)
     return Equilibrium(
-        time=game.time,
+        time=game.step_times[:: model.scheme.substeps],
         inventory=game.inventory,
         value=reply.value,
         ask=quotes[:, 0],
@@ -148,6 +150,7 @@ def _solve(model: Model, parameters: Parameters) -> Equilibrium:
         density=reply.density,
         crowd_ask=reply.crowd[:, 0],
         crowd_bid=reply.crowd[:, 1],
+        mean_crowd=reply.mean_crowd,
         residual=found.residual,
         iterations=found.iterations,
         status=status,
@@ -165,7 +168,7 @@ def _first_guess(model: Model, game: Game) -> Path:
     """The best reply of a maker without inventory risk, who values nothing but the next fill, to a crowd at offset 0."""
     flat = jnp.zeros_like(game.terminal_value)
     quotes = best_quotes(model, game, flat, jnp.zeros((2,), flat.dtype))
-    return jnp.broadcast_to(quotes[:, 0], (game.time.size, 2))
+    return jnp.broadcast_to(quotes[:, 0], (model.n_steps + 1, 2))
 
 
 def _fixed_point(model: Model, game: Game, start: Path, tolerance: Float[Array, ""]) -> tuple[Path, Search]:

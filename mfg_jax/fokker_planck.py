@@ -11,13 +11,16 @@ from mfg_jax.lattice import States
 from mfg_jax.model import Model
 
 
-def solve_forward(model: Model, game: Game, rates: Float[Array, "step stage side edge"]) -> Float[Array, "time x"]:
-    """The density at every time of a crowd that trades at these rates. Its sum is kept by construction: nothing is renormalised."""
+def solve_forward(model: Model, game: Game, rates: Float[Array, "step stage side edge"]) -> Float[Array, "step_time x"]:
+    """The density, at the ends of all steps, of a crowd that trades at these rates.
+
+    Its sum is kept by construction: nothing is renormalised.
+    """
 
     def step(density: States, interval: tuple[Array, Array]) -> tuple[States, States]:
         stage_rates, dt = interval
         later = model.scheme.forward_step(stage_rates, density, dt)
         return later, later
 
-    _, densities = jax.lax.scan(step, game.initial_density, (rates, jnp.diff(game.time)))
+    _, densities = jax.lax.scan(step, game.initial_density, (rates, jnp.diff(game.step_times)))
     return jnp.concatenate([game.initial_density[None], densities])

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from mfg_jax.grid import graded_fractions
 from mfg_jax.lattice import inventories
 from mfg_jax.model import Model
 from mfg_jax.parameters import Flow, Parameters, order_flow
@@ -17,7 +16,8 @@ class Game(NamedTuple):
     """The arrays of one game."""
 
     flow: Flow
-    time: Float[Array, " time"]
+    step_times: Float[Array, " step_time"]
+    """Ends of the scheme's steps; every `scheme.substeps`-th is a stored time."""
     inventory: Float[Array, " x"]
     running_cost: Float[Array, " x"]
     terminal_value: Float[Array, " x"]
@@ -30,7 +30,7 @@ def lay_out(model: Model, parameters: Parameters) -> Game:
     inventory = jnp.asarray(inventories(model.x_max), dtype)
     return Game(
         flow=order_flow(parameters),
-        time=parameters.horizon * jnp.asarray(graded_fractions(model.n_steps, model.grading), dtype),
+        step_times=parameters.horizon * jnp.asarray(model.step_fractions, dtype),
         inventory=inventory,
         running_cost=parameters.eta * inventory**2,
         terminal_value=-parameters.gamma * inventory**2,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from mfg_jax.game import Game
-from mfg_jax.grid import graded_fractions, interpolation_stencil
+from mfg_jax.grid import interpolation_stencil
 from mfg_jax.lattice import Edges, States, jumps, leaving
 from mfg_jax.model import Model
 from mfg_jax.scheme import StageRates
@@ -31,29 +32,31 @@ def slope(model: Model, game: Game, value: States, crowd: Float[Array, "side *ba
     return leaving(rates * (quotes + jumps(value))) - game.running_cost, rates
 
 
+def crowd_at(
+    model: Model, crowd: Float[Array, "time side"], fractions: Float[np.ndarray, " target"]
+) -> Float[Array, "target side"]:
+    """The crowd's offsets at these fractions of the horizon, interpolated between the stored times."""
+    indices, weights = interpolation_stencil(model.time_fractions, fractions)
+    return (jnp.asarray(weights, crowd.dtype)[:, :, None] * crowd[indices]).sum(axis=1)
+
+
 def crowd_at_stages(model: Model, crowd: Float[Array, "time side"]) -> Float[Array, "step stage side"]:
-    """The crowd's offsets where the scheme's stages look at them, interpolated between the grid's times."""
-    fractions = graded_fractions(model.n_steps, model.grading)
-
-    def at(node: float) -> Float[Array, "step side"]:
-        if node in (0.0, 1.0):
-            return crowd[1:] if node == 0.0 else crowd[:-1]
-        indices, weights = interpolation_stencil(fractions, node * fractions[:-1] + (1.0 - node) * fractions[1:])
-        return (jnp.asarray(weights, crowd.dtype)[:, :, None] * crowd[indices]).sum(axis=1)
-
-    distinct = {node: at(node) for node in model.scheme.nodes}
-    return jnp.stack([distinct[node] for node in model.scheme.nodes], axis=1)
+    """The crowd's offsets where the stages of every step look at them."""
+    ends = model.step_fractions
+    nodes = model.scheme.nodes
+    distinct = {node: crowd_at(model, crowd, node * ends[:-1] + (1.0 - node) * ends[1:]) for node in nodes}
+    return jnp.stack([distinct[node] for node in nodes], axis=1)
 
 
 def solve_backward(
     model: Model, game: Game, crowd: Float[Array, "time side"]
-) -> tuple[Float[Array, "time x"], Float[Array, "step stage side edge"]]:
-    """The value of best-replying to a crowd path, at every time, and the fill rates at every stage of every step."""
+) -> tuple[Float[Array, "step_time x"], Float[Array, "step stage side edge"]]:
+    """The value of best-replying to a crowd path, at the ends of all steps, and the fill rates at their stages."""
 
     def step(value: States, interval: tuple[Array, Array]) -> tuple[States, tuple[States, StageRates]]:
         earlier, rates = model.scheme.backward_step(lambda v, c: slope(model, game, v, c), value, *interval)
         return earlier, (earlier, rates)
 
-    intervals = (crowd_at_stages(model, crowd), jnp.diff(game.time))
+    intervals = (crowd_at_stages(model, crowd), jnp.diff(game.step_times))
     _, (values, rates) = jax.lax.scan(step, game.terminal_value, intervals, reverse=True)
     return jnp.concatenate([values, game.terminal_value[None]]), rates

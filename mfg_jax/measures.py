@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from mfg_jax.equilibrium import Equilibrium
 from mfg_jax.game import Game, lay_out
-from mfg_jax.grid import graded_fractions, quadrature_weights
+from mfg_jax.grid import quadrature_weights
 from mfg_jax.hjb import fill_rates
 from mfg_jax.lattice import per_inventory
 from mfg_jax.model import Model
@@ -77,7 +77,7 @@ def _metrics(model: Model, parameters: Parameters, equilibrium: Equilibrium, der
     game = lay_out(model, parameters)
     x, time, density, value = equilibrium.inventory, equilibrium.time, equilibrium.density, equilibrium.value
     flat = model.x_max
-    weights = jnp.asarray(quadrature_weights(graded_fractions(model.n_steps, model.grading)), time.dtype)
+    weights = jnp.asarray(quadrature_weights(model.time_fractions), time.dtype)
 
     def integral(path: Float[Array, " time"]) -> Float[Array, ""]:
         return parameters.horizon * (weights * path).sum()
@@ -102,7 +102,7 @@ def _metrics(model: Model, parameters: Parameters, equilibrium: Equilibrium, der
         fill_rate_ask=fills[:, 0],
         fill_rate_bid=fills[:, 1],
         value_flat=value[:, flat],
-        mean_spread=(weights * full_spread).sum(),
+        mean_spread=equilibrium.mean_crowd.sum(),
         closing_spread=full_spread[-1],
         peak_variance=peak_variance,
         peak_time=peak_time,

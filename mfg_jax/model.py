@@ -8,11 +8,12 @@ from typing import Any, TypeVar
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from mfg_jax.coupling import COUPLINGS, Coupling
 from mfg_jax.crowd import INITIAL_CROWDS, InitialCrowd, Weights
 from mfg_jax.fixed_point import SOLVERS, FixedPointSolver
+from mfg_jax.grid import graded_fractions
 from mfg_jax.lattice import quoting_edges
 from mfg_jax.scheme import SCHEMES, Scheme
 
@@ -106,6 +107,16 @@ class Model(eqx.Module):
         if isinstance(self.initial, Weights) and len(self.initial.weights) != 2 * self.x_max + 1:
             found = len(self.initial.weights)
             raise ValueError(f"Model.initial needs {2 * self.x_max + 1} weights, one per inventory; found {found}")
+
+    @property
+    def step_fractions(self) -> Float[np.ndarray, " step_time"]:
+        """Ends of the scheme's steps, as fractions of the horizon."""
+        return graded_fractions(self.n_steps * self.scheme.substeps, self.grading)
+
+    @property
+    def time_fractions(self) -> Float[np.ndarray, " time"]:
+        """Stored times, as fractions of the horizon."""
+        return self.step_fractions[:: self.scheme.substeps]
 
     @property
     def quoting(self) -> Bool[np.ndarray, "side edge"]:

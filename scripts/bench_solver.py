@@ -32,7 +32,6 @@ import numpy as np  # noqa: E402
 import oracle  # noqa: E402
 
 import mfg_jax as mfg  # noqa: E402
-from mfg_jax.grid import graded_fractions  # noqa: E402
 
 SWEEPS = 10
 N_STEPS = 500
@@ -79,7 +78,7 @@ def library_seconds(model: mfg.Model, batch: int) -> tuple[float, float]:
 def numpy_game(coupling: str, x_max: int, numbers: dict[str, Any]) -> oracle.Game:
     A, k = numbers["A"], numbers["k"]
     own = {name: numbers[name] for name in ("k0", "n_makers", "eta", "gamma", "quote_min", "quote_max")}
-    time_grid = graded_fractions(N_STEPS, mfg.Model().grading)
+    time_grid = mfg.Model(n_steps=N_STEPS, scheme="euler").time_fractions
     shaped = time_grid if np.ndim(A) == 0 else np.repeat(time_grid[:, None], np.size(A), axis=1)
     return oracle.Game(
         coupling=coupling,

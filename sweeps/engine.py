@@ -20,7 +20,6 @@ import jax.numpy as jnp
 import numpy as np
 
 import mfg_jax as mfg
-from mfg_jax.grid import graded_fractions
 from mfg_jax.lattice import inventories
 from sweeps import runtime, store
 from sweeps.dataset import STATUSES, variables
@@ -96,7 +95,7 @@ class Sweep:
     def labels(self) -> store.Labels:
         model = self.model("none", "reflecting")
         return store.Labels(
-            time=graded_fractions(model.n_steps, model.grading),
+            time=model.time_fractions,
             inventory=inventories(model.x_max),
             parameter=self.parameter_names,
         )
@@ -121,7 +120,7 @@ class Sweep:
     def working_bytes_per_game(self) -> int:
         """What solving one game holds at a time: the rates of all stages, several times over where derivatives are taken."""
         model = self.model("none", "reflecting")
-        rates = 8 * model.n_steps * len(model.scheme.nodes) * 2 * 2 * model.x_max
+        rates = 8 * model.n_steps * model.scheme.substeps * len(model.scheme.nodes) * 2 * 2 * model.x_max
         return rates * (45 if self.spec.outputs.gradients else 6) + sum(self.bytes_per_game().values())
 
     def submit_block(self, block: store.Block, batch: int, pool: ThreadPoolExecutor) -> list[Future[Solved]]:

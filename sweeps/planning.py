@@ -42,7 +42,7 @@ def _time(spec: Spec, sweep: Sweep, kinds: int) -> str:
     if jax.default_backend() != "cpu":
         return "no estimate: not yet measured on a GPU"
     model = sweep.model("none", "reflecting")
-    states = model.n_steps * len(model.scheme.nodes) * (2 * model.x_max + 1)
+    states = model.n_steps * model.scheme.substeps * len(model.scheme.nodes) * (2 * model.x_max + 1)
     one_game = 1e-9 * NANOSECONDS_PER_STATE_STAGE * states * SWEEPS_PER_GAME
     seconds = len(sweep.design) * one_game * (COST_OF_GRADIENTS if spec.outputs.gradients else 1) / worker_count()
     compiling = kinds * SECONDS_TO_COMPILE * (2 if spec.outputs.gradients else 1)
