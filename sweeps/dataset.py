@@ -32,7 +32,9 @@ class Variable:
     long_name: str
 
     def units_in(self, price: str, time: str) -> str:
-        return self.units.format(price=price, time=time)
+        """The units, with the names of price and time in place; in parentheses where a name is more than one word."""
+        names = {"price": price, "time": time}
+        return self.units.format(**{kind: name if name.isalnum() else f"({name})" for kind, name in names.items()})
 
 
 def _table(dims: tuple[str, ...], text: str) -> tuple[Variable, ...]:
@@ -43,21 +45,21 @@ def _table(dims: tuple[str, ...], text: str) -> tuple[Variable, ...]:
 PARAMETERS = _table(
     (),
     """
-    A          | 1/({time})                | fill rate at the mid price, or at the crowd's quote where competition is relative
-    k          | 1/({price})               | decay of the fill rate with the offset
-    eta        | {price}/(lot^2*({time}))  | running inventory penalty
+    A          | 1/{time}                | base fill rate
+    k          | 1/{price}               | decay of the fill rate with the offset
+    eta        | {price}/(lot^2*{time})  | running inventory penalty
     gamma      | {price}/lot^2             | terminal inventory penalty
-    k0         | 1/({price})               | decay of the total flow with the crowd's offset
+    k0         | 1/{price}               | decay of the total flow with the crowd's offset
     n_makers   | 1                         | makers who share the flow
     crowd_mean | lot                       | mean inventory of the initial crowd
     crowd_std  | lot                       | standard deviation of the initial crowd's inventory
     horizon    | {time}                    | length of the trading day
     quote_min  | {price}                   | smallest offset allowed
     quote_max  | {price}                   | largest offset allowed
-    A_ask      | 1/({time})                | A of the ask side
-    A_bid      | 1/({time})                | A of the bid side
-    k_ask      | 1/({price})               | k of the ask side
-    k_bid      | 1/({price})               | k of the bid side
+    A_ask      | 1/{time}                | A of the ask side
+    A_bid      | 1/{time}                | A of the bid side
+    k_ask      | 1/{price}               | k of the ask side
+    k_bid      | 1/{price}               | k of the bid side
     """,
 )
 
@@ -103,8 +105,8 @@ PATHS = _table(
     marginal_value     | {price}    | half the value of one lot long over one lot short
     flat_to_long_cost  | {price}    | value lost by going from flat to one lot long
     flat_to_short_cost | {price}    | value lost by going from flat to one lot short
-    fill_rate_ask      | 1/({time}) | ask fills per maker and time
-    fill_rate_bid      | 1/({time}) | bid fills per maker and time
+    fill_rate_ask      | 1/{time} | ask fills per maker and time
+    fill_rate_bid      | 1/{time} | bid fills per maker and time
     value_flat         | {price}    | value of a flat inventory
     """,
 )
@@ -113,8 +115,8 @@ SURFACES = _table(
     ("time", "inventory"),
     """
     value   | {price} | value function
-    ask     | {price} | best ask offset; NaN where none is quoted
-    bid     | {price} | best bid offset; NaN where none is quoted
+    ask     | {price} | best ask offset
+    bid     | {price} | best bid offset
     density | 1       | fraction of makers
     """,
 )
@@ -133,7 +135,7 @@ def variables(spec: Spec) -> Iterator[Variable]:
     scalars = {variable.name: variable for variable in SCALARS}
     for name in spec.outputs.gradients:
         of = scalars[name]
-        yield Variable(f"d_{name}", ("parameter",), f"({of.units})/(units of parameter)", f"derivative of {name}")
+        yield Variable(f"d_{name}", ("parameter",), f"{of.units} per unit of parameter", f"derivative of {name}")
 
 
 def open_store(path: str | Path) -> xr.Dataset:

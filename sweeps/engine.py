@@ -80,16 +80,15 @@ class Sweep:
     def model(self, coupling: str, boundary: str) -> mfg.Model:
         chosen = self.spec.model
         initial = self.spec.initial
-        grading = {} if chosen.grading is None else {"grading": chosen.grading}
         return mfg.Model(
             coupling=coupling,
             boundary=boundary,
             x_max=chosen.x_max,
             n_steps=chosen.n_steps,
             scheme=chosen.scheme,
+            grading=chosen.grading,
             initial=mfg.Weights(initial.weights) if initial.weights is not None else initial.kind,
             solver=self.spec.solver.model_dump(),
-            **grading,
         )
 
     def labels(self) -> store.Labels:

@@ -69,14 +69,14 @@ class _Section(BaseModel):
 
 
 class ModelSection(_Section):
-    """The static choices. `coupling` is None when it is swept; a grading of None is the library's default."""
+    """The static choices. `coupling` is None when it is swept."""
 
     coupling: Coupling | None = None
     boundary: Boundary = "reflecting"
     x_max: Annotated[int, whole(1, 10_000)] = 10
     n_steps: Annotated[int, whole(1, 1_000_000)] = 200
     scheme: Literal["rk4", "euler"] = "rk4"
-    grading: Annotated[float, number("a number from 0 to 20, or null", lambda value: 0 <= value <= 20)] | None = None
+    grading: Annotated[float, number("a number from 0 to 20", lambda value: 0 <= value <= 20)] = 2.4375114537440243
 
 
 class InitialSection(_Section):

@@ -1,0 +1,93 @@
+"""The points of a sweep, against the slow obvious way: the whole product, written out."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sweeps.sampling import Design, design
+from sweeps.schema import Sampling, Spec
+
+NAMES = ("A", "k", "gamma", "horizon")
+AXES = st.dictionaries(
+    st.sampled_from(NAMES),
+    st.lists(st.floats(0.1, 10), min_size=1, max_size=5, unique=True),
+    min_size=1,
+)
+Sweep = Mapping[str, Sequence[Any]]
+COUPLINGS = ("relative", "elastic", "market_share", "none")
+
+
+def make(sweep: Sweep, sampling: Sampling = "grid") -> Design:
+    return design(Spec.model_validate({"sweep": sweep, "sampling": sampling}))
+
+
+@st.composite
+def grids(draw: st.DrawFn) -> tuple[Sweep, int, int]:
+    """Axes, among them perhaps one of names, and a range of their points."""
+    sweep: dict[str, list[Any]] = {**draw(AXES)}
+    if draw(st.booleans()):
+        sweep["coupling"] = draw(st.lists(st.sampled_from(COUPLINGS), min_size=1, unique=True))
+    sweep = {name: sweep[name] for name in draw(st.permutations(sorted(sweep)))}
+    start, stop = sorted(draw(st.tuples(*[st.integers(0, math.prod(map(len, sweep.values())))] * 2)))
+    return sweep, start, stop
+
+
+@given(grids())
+def test_columns_are_slices_of_the_whole_product(case: tuple[Sweep, int, int]):
+    sweep, start, stop = case
+    points = make(sweep)
+    product = np.meshgrid(*sweep.values(), indexing="ij")
+    columns = points.columns(start, stop)
+    assert list(columns) == list(sweep)
+    for column, whole in zip(columns.values(), product, strict=True):
+        np.testing.assert_array_equal(column, whole.ravel()[start:stop], strict=True)
+
+
+@given(grids())
+def test_grid_has_a_dim_for_each_axis(case: tuple[Sweep, int, int]):
+    sweep, _, _ = case
+    points = make(sweep)
+    assert points.dims == tuple(sweep)
+    assert points.shape == tuple(map(len, sweep.values()))
+    assert len(points) == np.prod(points.shape)
+    for name, (dims, values) in points.coords.items():
+        assert dims == (name,)
+        assert values.tolist() == list(sweep[name])
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 10), st.sampled_from(COUPLINGS)), min_size=1), st.data())
+def test_zip_has_one_dim_and_keeps_the_rows(rows: list[tuple[float, str]], data: st.DataObject):
+    start, stop = sorted(data.draw(st.tuples(*[st.integers(0, len(rows))] * 2)))
+    numbers, names = zip(*rows, strict=True)
+    points = make({"k": numbers, "coupling": names}, "zip")
+    assert (points.dims, points.shape, len(points)) == (("point",), (len(rows),), len(rows))
+    assert {dims for dims, _ in points.coords.values()} == {("point",)}
+    columns = points.columns(start, stop)
+    assert list(zip(columns["k"].tolist(), columns["coupling"].tolist(), strict=True)) == rows[start:stop]
+
+
+def test_numbers_are_float64_and_names_fixed_width_text():
+    points = make({"k": (1.0,), "coupling": ("relative", "none")})
+    assert points.coords["k"][1].dtype == np.float64
+    assert points.coords["coupling"][1].dtype == np.dtype("<U8")
+    assert points.columns(0, 2)["coupling"].tolist() == ["relative", "none"]
+
+
+def test_a_hundred_million_points_are_not_written_out():
+    points = make({name: np.linspace(1, 2, 100).tolist() for name in NAMES})
+    assert len(points) == 100_000_000
+    columns = points.columns(len(points) - 3, len(points))
+    assert columns["horizon"].tolist() == np.linspace(1, 2, 100)[-3:].tolist()
+    assert columns["A"].tolist() == [2.0, 2.0, 2.0]
+
+
+@pytest.mark.parametrize(("start", "stop"), [(-1, 1), (1, 3)])
+@pytest.mark.parametrize("sampling", ["grid", "zip"])
+def test_points_that_are_not_there(start: int, stop: int, sampling: Sampling):
+    with pytest.raises(ValueError, match="out of bounds"):
+        make({"k": (1.0, 2.0)}, sampling).columns(start, stop)
