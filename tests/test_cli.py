@@ -1,0 +1,515 @@
+"""The commands of `mfgsweep`: what they print, how they exit, what they leave behind."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from jax.experimental.compilation_cache import compilation_cache
+from typer.testing import CliRunner, Result
+
+from sweeps import cli, diagnosis, reporting, runtime, store
+from sweeps.dataset import open_store
+from sweeps.engine import Progress, Sweep
+from sweeps.export import WRITERS
+from sweeps.spec import load_spec
+
+# Of 36 games 12 converge; 12 have a quote_min above quote_max, which is 10/k; the others explode.
+GRID = """\
+model: {coupling: relative, x_max: 3, n_steps: 20}
+parameters: {k: 1.5, eta: 0.01}
+sweep:
+  A: [1.0, 3.0, 1.0e+6]
+  gamma: [0.05, 1.0e+300]
+  quote_min: [0.0, -.inf, 8.0]
+  crowd_mean: [1.0, 0.0]
+outputs: {paths: true, surfaces: true}
+store: results/sweep.zarr
+"""
+POINTS, BLOCK, BATCH = 36, 12, 7
+EASY = GRID.replace(", 1.0e+6", "").replace(", 1.0e+300", "").replace(", 8.0", "")
+
+CONFIGS = sorted(Path(__file__).parents[1].joinpath("configs").glob("*.yaml"))
+
+
+def mfgsweep(*arguments: object) -> Result:
+    return CliRunner().invoke(cli.app, list(map(str, arguments)), catch_exceptions=False)
+
+
+def refusal(*arguments: object) -> str:
+    """The one line that a command prints when it refuses."""
+    result = mfgsweep(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.count("\n") == 1
+    return result.stderr.strip()
+
+
+def events(result: Result) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def below(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def run_until(monkeypatch: pytest.MonkeyPatch, done: int, interrupts: int = 1, *options: object) -> Result:
+    """`run`, with Ctrl-C pressed once `done` games are solved, as often as `interrupts` says."""
+
+    class Impatient(reporting.Plain):
+        def progress(self, state: Progress) -> None:
+            super().progress(state)
+            if state.done >= done:
+                for _ in range(interrupts):
+                    signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reporting, "reporter", lambda quiet, as_json: Impatient())
+        return mfgsweep("run", "grid.yaml", "--batch", BATCH, *options)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_quickly_and_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Compiling dominates the time of these tests: it does without optimisation, and programs that are alike are compiled once."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.getbasetemp() / "programs"))
+    jax.config.update("jax_disable_most_optimizations", True)
+    compilation_cache.reset_cache()
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where commands run: a folder with a grid file, on a machine without a GPU; stores have several blocks."""
+    (tmp_path / "grid.yaml").write_text(GRID)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runtime, "nvidia_driver", lambda: None)
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    monkeypatch.setattr(store, "games_per_block", lambda points, largest: BLOCK)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """A finished store, and what was printed meanwhile."""
+    folder = tmp_path_factory.mktemp("first")
+    (folder / "grid.yaml").write_text(GRID)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "games_per_block", lambda points, largest: BLOCK)
+        result = mfgsweep("run", folder / "grid.yaml", "--out", folder / "s.zarr", "--batch", BATCH)
+    return folder / "s.zarr", result
+
+
+@pytest.fixture
+def finished(first_run: tuple[Path, Result]) -> Path:
+    return first_run[0]
+
+
+class TestRun:
+    def test_summary(self, first_run: tuple[Path, Result]):
+        path, result = first_run
+        assert (result.exit_code, result.stderr) == (0, "")
+        with open_store(path) as dataset:
+            converged = dataset["status"] == 1
+            residual = float(dataset["residual"].where(converged).max())
+        lines = result.stdout.splitlines()
+        assert converged.sum() >= 8
+        assert f"games       {POINTS}" in lines
+        assert f"converged   {int(converged.sum())}, largest residual {residual:.1e}" in lines
+        assert f"store       {path}" in lines
+        assert any(line.startswith(f"solved      {POINTS} games in ") and line.endswith(" games/s") for line in lines)
+        assert any(line.startswith("invalid parameters: 12. No game has these numbers: ") for line in lines)
+        assert any(line.startswith("0/36 games, compiling, none done") for line in lines)
+
+    def test_the_line_that_opens_the_store(self, first_run: tuple[Path, Result]):
+        last = first_run[1].stdout.splitlines()[-1]
+        names: dict[str, Any] = {}
+        exec(last.removeprefix("open it     "), names)
+        assert names["ds"].sizes["A"] == 3
+
+    def test_the_store_of_the_grid_file(self, folder: Path):
+        assert mfgsweep("run", "grid.yaml", "--batch", BATCH).exit_code == 0
+        assert open_store(folder / "results" / "sweep.zarr")["status"].shape == (3, 2, 3, 2)
+
+    def test_a_finished_store_says_so(self, finished: Path):
+        result = mfgsweep("run", "grid.yaml", "--out", finished)
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert f"{finished}: was complete already; nothing to do. --fresh starts again." in result.stdout.splitlines()
+        assert "games/s" not in result.stdout.splitlines()[1]
+
+    def test_quiet_prints_nothing(self):
+        for _ in ("at first", "and when all is done"):
+            result = mfgsweep("run", "grid.yaml", "--batch", BATCH, "--quiet")
+            assert (result.exit_code, result.output) == (0, "")
+
+    def test_json(self, folder: Path):
+        *before, last = events(mfgsweep("run", "grid.yaml", "--batch", BATCH, "--json"))
+        assert {event["event"] for event in before} == {"progress"}
+        assert [event["done"] for event in before] == [0, 7, 12, 19, 24, 31, 36]
+        assert all(event["points"] == POINTS and sum(event["statuses"].values()) == event["done"] for event in before)
+        assert last["event"] == "summary"
+        assert (last["games"], last["store"]) == (POINTS, "results/sweep.zarr")
+        assert last["statuses"] == before[-1]["statuses"]
+        assert last["converged"] == last["statuses"]["converged"]
+        assert last["points_per_second"] > 0
+        assert 0 < last["largest_residual"] < 1e-9
+
+    def test_json_of_a_finished_store(self, finished: Path):
+        *_, last = events(mfgsweep("run", "grid.yaml", "--out", finished, "--json"))
+        assert (last["event"], last["games"], last["points_per_second"]) == ("summary", POINTS, None)
+
+    def test_strict(self, finished: Path):
+        assert mfgsweep("run", "grid.yaml", "--out", finished, "--strict").exit_code == 3
+
+    def test_strict_without_a_failure(self, folder: Path):
+        (folder / "easy.yaml").write_text(EASY)
+        result = mfgsweep("run", "easy.yaml", "--batch", BATCH, "--strict")
+        assert result.exit_code == 0
+        assert "converged   8, " in result.stdout
+
+    def test_bar(self, finished: Path, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(reporting, "reporter", lambda quiet, as_json: reporting.Bar())
+        monkeypatch.setenv("COLUMNS", "200")
+        result = mfgsweep("run", "grid.yaml", "--out", finished)
+        assert result.exit_code == 0
+        assert all(part in result.stdout for part in ("36/36", "12 invalid parameters", f"games       {POINTS}"))
+
+    def test_way_of_telling(self, monkeypatch: pytest.MonkeyPatch):
+        assert isinstance(reporting.reporter(quiet=False, as_json=False), reporting.Plain)
+        assert isinstance(reporting.reporter(quiet=True, as_json=False), reporting.Quiet)
+        assert isinstance(reporting.reporter(quiet=True, as_json=True), reporting.Json)
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+        assert isinstance(reporting.reporter(quiet=False, as_json=False), reporting.Bar)
+
+    def test_resume_and_fresh(self, monkeypatch: pytest.MonkeyPatch):
+        run_until(monkeypatch, BLOCK + 1)
+        assert "24 games in" in mfgsweep("run", "grid.yaml", "--resume").stdout
+        assert "36 games in" in mfgsweep("run", "grid.yaml", "--fresh", "--batch", BATCH).stdout
+
+
+class TestInterrupt:
+    @pytest.mark.parametrize("interrupts", [1, 2])
+    def test_exits_130_and_the_same_command_goes_on(self, folder: Path, monkeypatch: pytest.MonkeyPatch, interrupts: int):
+        handler = signal.getsignal(signal.SIGINT)
+        result = run_until(monkeypatch, BLOCK + 1, interrupts)
+        assert result.exit_code == 130
+        assert "stopping after the batch and the write in flight; press Ctrl-C again to stop at once" in result.stdout
+        assert result.stderr == "mfgsweep: interrupted; run the same command again to go on with results/sweep.zarr\n"
+        assert signal.getsignal(signal.SIGINT) is handler
+        result = mfgsweep("run", "grid.yaml")
+        assert result.exit_code == 0
+        assert f"solved      {POINTS - BLOCK} games" in result.stdout
+        assert f"games       {POINTS}" in result.stdout
+
+
+# Each: what a line of GRID becomes, and the line, the key and a telling part of the message.
+BAD: dict[str, tuple[str, str, int, str, str]] = {
+    "typo of a section": ("parameters:", "paramters:", 2, "paramters", "did you mean `parameters`?"),
+    "typo in the model": ("n_steps", "nsteps", 1, "model.nsteps", "did you mean `n_steps`?"),
+    "typo of a parameter": ("eta:", "etaa:", 2, "parameters.etaa", "did you mean `eta`?"),
+    "typo of a swept name": ("gamma:", "gama:", 5, "sweep.gama", "did you mean `gamma`?"),
+    "typo of an output": ("paths:", "path:", 8, "outputs.path", "did you mean `paths`?"),
+    "typo of a range": ("[1.0, 0.0]", "{linspce: [0, 1, 2]}", 7, "sweep.crowd_mean", "did you mean `linspace`?"),
+    "unknown coupling": ("relative", "relativ", 1, "model.coupling", "did you mean `relative`?"),
+    "unknown boundary": ("x_max: 3", "boundary: reflect", 1, "model.boundary", "did you mean `reflecting`?"),
+    "unknown gradient": ("surfaces: true", "gradients: [spread]", 8, "outputs.gradients[0]", "allowed: mean_spread"),
+    "NaN": ("1.5", ".nan", 2, "parameters.k", "found nan; allowed: a finite number > 0"),
+    "negative": ("0.01", "-0.01", 2, "parameters.eta", "found -0.01; allowed: a finite number >= 0"),
+    "negative on an axis": ("3.0", "-3.0", 4, "sweep.A[1]", "found -3.0; allowed: a finite number > 0"),
+    "infinite": ("1.5", ".inf", 2, "parameters.k", "found inf"),
+    "text for a number": ("1.5", "fast", 2, "parameters.k", "found 'fast', a text"),
+    "fraction for a count": ("x_max: 3", "x_max: 3.5", 1, "model.x_max", "found 3.5; allowed: a whole number"),
+    "number for a truth": ("paths: true", "paths: 1", 8, "outputs.paths", "found 1; allowed: true or false"),
+    "logspace of 0": ("[1.0, 0.0]", "{logspace: [0, 1, 3]}", 7, "sweep.crowd_mean.logspace[0]", "found 0; allowed: a finite"),
+    "swept and fixed": ("eta:", "A: 2.0, eta:", 4, "sweep.A", "swept here and fixed under parameters"),
+    "empty axis": ("[1.0, 0.0]", "[]", 7, "sweep.crowd_mean", "found a list of 0"),
+    "value twice": ("[1.0, 0.0]", "[1.0, 1]", 7, "sweep.crowd_mean[1]", "found 1.0 again"),
+    "key twice": ("eta:", "k: 2.0, eta:", 2, "parameters.k", "found twice; allowed: once"),
+    "missing parameter": ("k: 1.5, ", "", 2, "parameters.k", "missing; allowed: a number"),
+    "absurd lattice": ("x_max: 3", "x_max: 100000", 1, "model.x_max", "allowed: a whole number from 1 to 10000"),
+    "absurd axis": ("[1.0, 0.0]", "{linspace: [0, 1, 9000000]}", 7, "sweep.crowd_mean.linspace[2]", "found 9000000"),
+    "absurd sweep": (
+        "  A:",
+        "  horizon: {linspace: [1, 2, 1000000]}\n  crowd_std: [1, 2, 3]\n  A:",
+        3,
+        "sweep",
+        "= 108000000 points; allowed: at most 100000000",
+    ),
+    "bounds crossed": ("eta:", "quote_max: 1.0, eta:", 2, "parameters.quote_max", "found 1.0, below a quote_min of 8.0"),
+    "broken YAML": ("[1.0, 0.0]", "[1.0, 0.0", 8, "", "broken YAML"),
+    "tab": ("  A:", "\tA:", 4, "", "allowed: spaces, not tabs"),
+    "uneven table": ("store:", "sampling: zip\nstore:", 3, "sweep", "allowed with sampling zip: equal lengths"),
+    "weights of a normal crowd": ("store:", "initial: {weights: [1]}\nstore:", 9, "initial.weights", "only with kind weights"),
+}
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(("old", "new", "line", "key", "message"), BAD.values(), ids=BAD)
+    @pytest.mark.parametrize("command", ["run", "plan"])
+    def test_grid(self, folder: Path, command: str, old: str, new: str, line: int, key: str, message: str):
+        assert old in GRID
+        (folder / "grid.yaml").write_text(GRID.replace(old, new))
+        found = refusal(command, "grid.yaml")
+        place = f"grid.yaml:{line}: {key}: " if key else f"grid.yaml:{line}: "
+        assert found.startswith(place)
+        assert message in found
+        assert below(folder) == ["grid.yaml"]
+
+    def test_all_mistakes_at_once(self, folder: Path):
+        (folder / "grid.yaml").write_text(GRID.replace("1.5", "-1.5").replace("gamma", "gama"))
+        result = mfgsweep("run", "grid.yaml")
+        assert result.exit_code == 2
+        assert [line.split(": ")[:2] for line in result.stderr.splitlines()] == [
+            ["grid.yaml:2", "parameters.k"],
+            ["grid.yaml:5", "sweep.gama"],
+        ]
+
+    def test_no_grid(self, folder: Path):
+        assert refusal("run", "no.yaml") == "no.yaml: no such file; allowed: a grid file in YAML"
+
+    def test_no_store_named(self, folder: Path):
+        (folder / "grid.yaml").write_text(GRID.replace("store: results/sweep.zarr", ""))
+        assert refusal("run", "grid.yaml") == "mfgsweep: grid.yaml: store: missing; allowed: a path here, or --out STORE"
+
+    @pytest.mark.parametrize("batch", ["0", "-1", "1.5", "many", "1000001", ""])
+    @pytest.mark.parametrize("command", ["run", "plan"])
+    def test_batch(self, folder: Path, command: str, batch: str):
+        message = refusal(command, "grid.yaml", "--batch", batch)
+        assert message == f"mfgsweep: --batch: found {batch!r}; allowed: auto, or a whole number from 1 to 1000000"
+        assert below(folder) == ["grid.yaml"]
+
+    def test_resume_and_fresh_at_once(self):
+        assert "contradict each other" in refusal("run", "grid.yaml", "--resume", "--fresh")
+
+    def test_resume_without_a_store(self, folder: Path):
+        assert "results/sweep.zarr: no such store" in refusal("run", "grid.yaml", "--resume")
+        assert below(folder) == ["grid.yaml"]
+
+    def test_another_spec(self, folder: Path, finished: Path):
+        (folder / "grid.yaml").write_text(GRID.replace("eta: 0.01", "eta: 0.02"))
+        result = mfgsweep("run", "grid.yaml", "--out", finished)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr.splitlines() == [
+            f"mfgsweep: {finished}: was made by another spec:",
+            "  parameters.eta: 0.01 in the store, 0.02 in the grid file",
+            "Choose another --out, or --fresh to delete the store and start again.",
+        ]
+
+    def test_another_batch(self, finished: Path):
+        assert "was begun with --batch 7" in refusal("run", "grid.yaml", "--out", finished, "--batch", 8)
+
+    @pytest.mark.parametrize("option", [[], ["--fresh"]])
+    def test_something_else_where_the_store_goes(self, folder: Path, option: list[str]):
+        (folder / "taken").mkdir()
+        (folder / "taken" / "thesis.tex").touch()
+        message = refusal("run", "grid.yaml", "--out", "taken", *option)
+        assert message == "mfgsweep: taken: exists and is no store of mfgsweep; choose another --out"
+        assert below(folder) == ["grid.yaml", "taken", "taken/thesis.tex"]
+
+    def test_a_gpu_that_is_not_there(self, folder: Path):
+        message = refusal("run", "grid.yaml", "--device", "gpu")
+        assert message == "mfgsweep: --device gpu: JAX finds no GPU here; leave out --device, or use --device cpu"
+        assert below(folder) == ["grid.yaml"]
+
+
+class TestIdleGpu:
+    @pytest.mark.parametrize(("driver", "extra"), [(535, "cuda12"), (580, "cuda13")])
+    def test_is_said_loudly(self, finished: Path, monkeypatch: pytest.MonkeyPatch, driver: int, extra: str):
+        monkeypatch.setattr(runtime, "nvidia_driver", lambda: driver)
+        monkeypatch.setattr(diagnosis, "self_check", lambda: 0.0)
+        mending = f"Mend it with: {sys.executable} -m pip install 'jax[{extra}]'"
+        result = mfgsweep("run", "grid.yaml", "--out", finished)
+        assert result.exit_code == 0
+        for message in (result.stderr, refusal("run", "grid.yaml", "--device", "gpu"), mfgsweep("doctor").stdout):
+            assert "THE GPU OF THIS MACHINE IS IDLE" in message
+            assert mending in message
+
+    def test_is_not_said_to_who_wants_the_cpu(self, finished: Path, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(runtime, "nvidia_driver", lambda: 580)
+        assert mfgsweep("run", "grid.yaml", "--out", finished, "--device", "cpu").stderr == ""
+
+
+class TestPlan:
+    @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.stem)
+    def test_every_config(self, folder: Path, config: Path):
+        result = mfgsweep("plan", config)
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert result.stdout.startswith(f"points      {len(Sweep(load_spec(config)).design)} (")
+        assert below(folder) == ["grid.yaml"]
+
+    def test_there_are_configs(self):
+        assert {config.stem for config in CONFIGS} >= {"quickstart", "competition", "couplings", "large"}
+
+    def test_what_would_run(self):
+        lines = mfgsweep("plan", "grid.yaml", "--batch", BATCH).stdout.splitlines()
+        assert lines[0] == "points      36 (A 3 x gamma 2 x quote_min 3 x crowd_mean 2)"
+        said = {line[:12].strip(): line[12:] for line in lines}
+        assert said.keys() >= {"points", "batches", "blocks", "memory", "on disk", "time"}
+        assert said["batches"].endswith("7 games")
+        assert said["blocks"].startswith("3 of up to 12 games")
+
+
+class TestInfo:
+    @pytest.mark.parametrize(("after", "done"), [(0, 0), (BLOCK + 1, BLOCK)])
+    def test_unfinished(self, monkeypatch: pytest.MonkeyPatch, after: int, done: int):
+        run_until(monkeypatch, after)
+        result = mfgsweep("info", "results/sweep.zarr")
+        assert (result.exit_code, result.stderr) == (0, "")
+        lines = result.stdout.splitlines()
+        assert f"progress    {done} of 36 games ({100 * done / 36:.1f} %)" in lines
+        assert f"status      {36 - done} pending" in lines
+        assert "finished    not yet: run the same command again to go on" in lines
+
+    def test_finished(self, finished: Path):
+        lines = mfgsweep("info", finished).stdout.splitlines()
+        attributes = xr.open_zarr(finished, chunks=None).attrs
+        assert {
+            "sweep       A (3), gamma (2), quote_min (3), crowd_mean (2); sampling grid",
+            "progress    36 of 36 games (100.0 %)",
+            "status      12 invalid parameters",
+            "batch       7 games",
+            f"spec hash   {attributes['spec_hash']}",
+            f"started     {attributes['started']}",
+            f"finished    {attributes['finished']}",
+            f"device      {attributes['device']}",
+        } <= set(lines)
+        assert any("parameters  eta 0.01, k 1.5" in line for line in lines)
+        assert not any("pending" in line for line in lines)
+
+    def test_no_store(self):
+        assert refusal("info", "no.zarr") == "mfgsweep: no.zarr: no such store; `mfgsweep run GRID.yaml` makes one"
+
+    @pytest.mark.parametrize("command", [["info"], ["export", "-o", "s.csv"]])
+    def test_something_else(self, folder: Path, command: list[str]):
+        (folder / "other").mkdir()
+        message = refusal(*command, "other")
+        assert message == "mfgsweep: other: exists and is no store of mfgsweep; choose another --out"
+
+    @pytest.mark.parametrize("command", [["info"], ["export", "-o", "s.csv"], ["run", "grid.yaml", "--out"]])
+    def test_a_file(self, command: list[str]):
+        message = refusal(*command, "grid.yaml")
+        assert message.startswith("mfgsweep: grid.yaml: exists and is no store of mfgsweep")
+
+
+class TestExport:
+    @pytest.mark.parametrize(("ending", "read"), [("csv", pd.read_csv), ("parquet", pd.read_parquet)])
+    def test_tables(self, folder: Path, finished: Path, ending: str, read: Any):
+        result = mfgsweep("export", finished, "-o", f"s.{ending}")
+        assert (result.exit_code, result.stdout, result.stderr) == (0, f"wrote s.{ending}\n", "")
+        assert below(folder) == ["grid.yaml", f"s.{ending}"]
+        table = read(f"s.{ending}")
+        dataset = xr.open_zarr(finished, chunks=None)
+        scalars = [name for name, variable in dataset.data_vars.items() if variable.dims == dataset["status"].dims]
+        assert set(table) == {*dataset["status"].dims, *scalars, "clipped_mass_ask", "clipped_mass_bid"}
+        assert len(table) == POINTS
+        by_game = table.set_index(list(dataset["status"].dims)).to_xarray().reindex_like(dataset["status"])
+        for name in scalars:
+            np.testing.assert_array_equal(by_game[name], dataset[name])
+        for side in ("ask", "bid"):
+            np.testing.assert_array_equal(by_game[f"clipped_mass_{side}"], dataset["clipped_mass"].sel(side=side))
+
+    def test_a_table_of_gradients_and_names_that_is_not_begun(self, folder: Path):
+        text = GRID.replace("surfaces: true", "gradients: [mean_spread]").replace("coupling: relative, ", "")
+        text = text.replace("  A: [1.0, 3.0, 1.0e+6]", "  A: [1.0, 3.0]\n  coupling: [none, relative]")
+        spec = text.replace("[0.05, 1.0e+300]", "[0.05, 0.1]").replace("[0.0, -.inf, 8.0]", "[0.0, 0.1]")
+        (folder / "grid.yaml").write_text(spec + "sampling: zip\n")
+        sweep = Sweep(load_spec("grid.yaml"))
+        store.create(Path("s.zarr"), sweep.spec, sweep.design, sweep.labels(), sweep.block_shape(), {})
+        assert mfgsweep("export", "s.zarr", "-o", "s.csv").exit_code == 0
+        table = pd.read_csv("s.csv")
+        assert table["coupling"].tolist() == ["none", "relative"]
+        assert table["crowd_mean"].tolist() == [1.0, 0.0]
+        assert table["status"].tolist() == [0, 0]
+        assert table["d_mean_spread_gamma"].isna().tolist() == [True, True]
+
+    def test_netcdf(self, folder: Path, finished: Path):
+        result = mfgsweep("export", finished, "-o", "s.nc")
+        assert (result.exit_code, result.stdout, result.stderr) == (0, "wrote s.nc\n", "")
+        assert below(folder) == ["grid.yaml", "s.nc"]
+        with xr.open_dataset("s.nc", engine="h5netcdf") as copy, open_store(finished) as dataset:
+            assert set(copy.variables) == set(dataset.variables)
+            for name, variable in dataset.variables.items():
+                assert copy[name].dims == variable.dims
+                assert copy[name].attrs["long_name"] == variable.attrs["long_name"]
+                assert copy[name].attrs.get("units") == variable.attrs.get("units")
+                np.testing.assert_array_equal(copy[name].values, variable.values)
+            assert copy.attrs["spec_hash"] == dataset.attrs["spec_hash"]
+
+    @pytest.mark.parametrize(("file", "found"), [("s.xlsx", ".xlsx"), ("s", "")])
+    def test_unknown_ending(self, folder: Path, finished: Path, file: str, found: str):
+        message = refusal("export", finished, "-o", file)
+        assert message == f"mfgsweep: {file}: found the ending {found!r}; allowed: .csv, .parquet, .nc"
+        assert below(folder) == ["grid.yaml"]
+
+    def test_missing_folder(self, folder: Path, finished: Path):
+        message = refusal("export", finished, "-o", "no/s.csv")
+        assert message == "mfgsweep: no/s.csv: the folder no does not exist; make it first"
+        assert below(folder) == ["grid.yaml"]
+
+    def test_missing_package(self, folder: Path, finished: Path, monkeypatch: pytest.MonkeyPatch):
+        def missing(*_: Any) -> None:
+            raise ImportError("No module named 'pyarrow'")
+
+        monkeypatch.setitem(WRITERS, ".parquet", missing)
+        message = refusal("export", finished, "-o", "s.parquet")
+        assert message == "mfgsweep: s.parquet: needs pyarrow; install it with: pip install 'mfg-jax[export]'"
+
+    def test_all_or_nothing(self, folder: Path, finished: Path, monkeypatch: pytest.MonkeyPatch):
+        def fail(dataset: xr.Dataset, path: Path) -> None:
+            path.write_text("half a tab")
+            raise OSError("No space left on device")
+
+        (folder / "s.csv").write_text("of last week")
+        monkeypatch.setitem(WRITERS, ".csv", fail)
+        assert refusal("export", finished, "-o", "s.csv") == "mfgsweep: No space left on device"
+        assert (folder / "s.csv").read_text() == "of last week"
+        assert below(folder) == ["grid.yaml", "s.csv"]
+
+    def test_no_store(self):
+        assert "no.zarr: no such store" in refusal("export", "no.zarr", "-o", "s.csv")
+
+
+class TestDoctor:
+    def test_passes(self):
+        result = mfgsweep("doctor")
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert "precision   float64" in result.stdout
+        assert "self-check  passed" in result.stdout
+        assert f"jax         {jax.__version__}" in result.stdout
+
+    def test_fails(self, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(diagnosis, "self_check", lambda: 1e-3)
+        result = mfgsweep("doctor")
+        assert result.exit_code == 1
+        assert "self-check  FAILED: largest error of a value function 1.0e-03 (allowed 1e-06)" in result.stdout
+
+
+class TestHelp:
+    def test_names_every_command(self):
+        result = mfgsweep("--help")
+        assert result.exit_code == 0
+        for command in ("run", "plan", "info", "export", "doctor"):
+            assert command in result.stdout
+            assert "Usage:" in mfgsweep(command, "--help").stdout
+
+    @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["run", "no.yaml"]])
+    def test_needs_no_jax(self, arguments: list[str]):
+        program = f"""
+import sys
+from sweeps.cli import app
+try:
+    app({arguments!r})
+except SystemExit:
+    print("jax" in sys.modules)
+"""
+        printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+        assert printed.splitlines()[-1] == "False"

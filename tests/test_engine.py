@@ -1,0 +1,543 @@
+"""The engine against the library, game by game; and runs that are stopped, resumed, disturbed or refused."""
+
+import json
+import shutil
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from jax.experimental.compilation_cache import compilation_cache
+
+import mfg_jax as mfg
+from sweeps import engine, runtime, store
+from sweeps.dataset import STATUSES, open_store
+from sweeps.engine import Interrupted, Progress, Sweep
+from sweeps.schema import Spec
+from sweeps.store import StoreError
+
+CALM: dict[str, Any] = {
+    "model": {"coupling": "relative", "x_max": 3, "n_steps": 20},
+    "parameters": {"k": 1.5, "eta": 0.01},
+    "sweep": {"A": [1.0, 3.0], "gamma": [0.02, 0.05], "quote_min": [0.0], "crowd_mean": [0.0, 1.0]},
+    "outputs": {"paths": True, "surfaces": True},
+    "solver": {"tolerance": 1e-12},
+}
+# One axis of calm games, and on each of three axes one value with which games explode or are none: 10/k is below a quote_min of 8.
+WILD: dict[str, Any] = CALM | {
+    "sweep": {"A": [1.0, 3.0, 1e6], "gamma": [0.05, 1e300], "quote_min": [0.0, -np.inf, 8.0], "crowd_mean": [1.0, 0.0]},
+}
+POINTS, BLOCK, BATCH = 36, 12, 7
+# Plain steps compile in a third of the time.
+PLAIN: dict[str, Any] = {
+    "model": {"x_max": 3, "n_steps": 20, "scheme": "euler", "grading": 0.5},
+    "parameters": {"A": 2.0, "k": 1.5, "eta": 0.01, "k0": 0.4},
+    "outputs": {"paths": True, "surfaces": True},
+    "solver": {"method": "picard", "tolerance": 1e-12, "max_iterations": 50},
+}
+
+
+def make(content: Mapping[str, Any], **changes: Any) -> Spec:
+    return Spec.model_validate({**content, **changes})
+
+
+def run(spec: Spec, path: Path, batch: int | None = BATCH, block: int = BLOCK, **options: Any) -> Progress:
+    """A run whose blocks have `block` games."""
+    with patch.object(store, "games_per_block", lambda points, largest: block):
+        return engine.run(spec, path, batch, **options)
+
+
+def loaded(path: Path) -> xr.Dataset:
+    with open_store(path) as dataset:
+        return dataset.load()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def assert_same_bits(found: xr.Dataset, expected: xr.Dataset) -> None:
+    assert set(found.data_vars) == set(expected.data_vars)
+    for name, values in expected.variables.items():
+        np.testing.assert_array_equal(found[name].values, values.values, strict=True, err_msg=str(name))
+
+
+@contextmanager
+def compilations() -> Iterator[list[Any]]:
+    """The programs that are compiled meanwhile."""
+    compiled = []
+    compile_program = jax.stages.Lowered.compile
+
+    def spy(lowered: jax.stages.Lowered, *args: Any) -> jax.stages.Compiled:
+        compiled.append(lowered)
+        return compile_program(lowered, *args)
+
+    with patch.object(jax.stages.Lowered, "compile", spy):
+        yield compiled
+
+
+@contextmanager
+def optimised(wanted: bool) -> Iterator[None]:
+    """Compiles programs as for use, or in half the time; afterwards the other way again."""
+    jax.config.update("jax_disable_most_optimizations", not wanted)
+    yield
+    jax.config.update("jax_disable_most_optimizations", wanted)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_quickly_and_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Compiling dominates the time of these tests: it does without optimisation, and programs that are alike are compiled once."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.getbasetemp() / "programs"))
+    compilation_cache.reset_cache()
+    with optimised(False):
+        yield
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
+    """WILD, solved without interruption."""
+    path = tmp_path_factory.mktemp("whole") / "s.zarr"
+    run(make(WILD), path)
+    return loaded(path)
+
+
+# against the library
+
+
+def solved_directly(model: mfg.Model, parameters: mfg.Parameters) -> dict[str, np.ndarray]:
+    equilibrium = mfg.solve(model, parameters)
+    metrics = mfg.metrics(model, parameters, equilibrium)
+    return {name: np.asarray(value) for name, value in {**vars(equilibrium), **vars(metrics)}.items()}
+
+
+def points(dataset: xr.Dataset) -> Iterator[xr.Dataset]:
+    dims = dataset["status"].dims
+    for place in np.ndindex(dataset["status"].shape):
+        yield dataset.isel(dict(zip(dims, place, strict=True)))
+
+
+def parameters_of(point: xr.Dataset, fixed: Mapping[str, float]) -> mfg.Parameters:
+    swept = {name: float(point[name]) for name in vars(mfg.Parameters(A=1.0, k=1.0, eta=1.0, gamma=1.0)) if name in point.coords}
+    return mfg.Parameters(**{"A": None, "k": None, **fixed, **swept})
+
+
+def model_of(point: xr.Dataset, choices: Mapping[str, Any]) -> mfg.Model:
+    swept = {name: str(point[name].values) for name in ("coupling", "boundary") if name in point.coords}
+    return mfg.Model(**{**choices, **swept})
+
+
+def assert_as_solved_directly(point: xr.Dataset, expected: Mapping[str, np.ndarray], rtol: float = 1e-13) -> None:
+    """A game that ran out of iterations is compared by its status: its last iterate hangs on every rounding."""
+    assert int(point["status"]) == expected["status"]
+    if int(point["status"]) == mfg.Status.ITERATION_LIMIT:
+        return
+    for name in map(str, point.data_vars):
+        value = np.where(np.isposinf(expected[name]), np.nan, expected[name]) if name in ("ask", "bid") else expected[name]
+        np.testing.assert_allclose(point[name], value, rtol=rtol, atol=1e-14, err_msg=name)
+
+
+def compare_with_library(content: Mapping[str, Any], path: Path, initial: Any = "normal", rtol: float = 1e-13) -> xr.Dataset:
+    """Runs the sweep and compares every one of its games."""
+    run(make(content), path, batch=3, block=5)
+    dataset = loaded(path)
+    choices = {**content["model"], "initial": initial, "solver": content["solver"]}
+    for point in points(dataset):
+        expected = solved_directly(model_of(point, choices), parameters_of(point, content["parameters"]))
+        assert_as_solved_directly(point, expected, rtol)
+    return dataset
+
+
+class TestAgainstTheLibrary:
+    def test_a_grid_with_exploding_and_invalid_games(self, whole: xr.Dataset):
+        model = mfg.Model(**CALM["model"], solver=CALM["solver"])
+        for point in points(whole):
+            assert_as_solved_directly(point, solved_directly(model, parameters_of(point, CALM["parameters"])))
+        invalid, converged = mfg.Status.INVALID_PARAMETERS, mfg.Status.CONVERGED
+        assert (whole["status"].sel(quote_min=8.0) == invalid).all()
+        assert (whole["status"].sel(quote_min=[0.0, -np.inf]) != invalid).all()
+        assert (whole["status"].sel(A=[1.0, 3.0], quote_min=[0.0, -np.inf], gamma=0.05) == converged).all()
+        assert (whole["status"].sel(A=1e6) != converged).all()
+        assert (whole["status"].sel(gamma=1e300) != converged).all()
+
+    def test_a_grid_of_couplings_and_boundaries(self, tmp_path: Path):
+        content = PLAIN | {
+            "sweep": {"gamma": [0.05, 0.1], "coupling": ["none", "elastic"], "horizon": [0.5, 1.0]}
+            | {"boundary": ["reflecting", "absorbing"]},
+            "initial": {"kind": "uniform"},
+        }
+        dataset = compare_with_library(content, tmp_path / "s.zarr", "uniform")
+        # who does not quote has no offset, and only he
+        unquoted = {"ask": {"reflecting": [-3], "absorbing": [-3, 3]}, "bid": {"reflecting": [3], "absorbing": [-3, 3]}}
+        for side, by_boundary in unquoted.items():
+            for boundary, inventory in by_boundary.items():
+                missing = dataset[side].sel(boundary=boundary).isnull()
+                assert missing.sel(inventory=inventory).all()
+                assert not missing.drop_sel(inventory=inventory).any()
+
+    def test_a_table_with_one_sided_flow_and_quote_bounds(self, tmp_path: Path):
+        content = PLAIN | {
+            "parameters": PLAIN["parameters"] | {"k_bid": 1.2},
+            "sampling": "zip",
+            "sweep": {
+                "coupling": ["market_share", "relative", "market_share", "relative"],
+                "A_ask": [1.0, 2.5, 1.5, 1.0],
+                "gamma": [0.05, 0.02, 0.1, 0.05],
+                "quote_max": [np.inf, 4.0, 2.0, np.inf],
+                "crowd_mean": [1.0, 0.0, -3.0, 2.0],
+            },
+            "initial": {"kind": "point"},
+        }
+        dataset = compare_with_library(content, tmp_path / "s.zarr", "point")
+        assert (dataset["status"] == mfg.Status.CONVERGED).all()
+        assert dataset["coupling"].values.tolist() == content["sweep"]["coupling"]
+
+    def test_single_precision_outputs_of_games_solved_in_double(self, tmp_path: Path):
+        weights = [1.0, 0.0, 2.0, 3.0, 2.0, 1.0, 0.0]
+        content = PLAIN | {
+            "model": {**PLAIN["model"], "coupling": "none"},
+            "initial": {"kind": "weights", "weights": weights},
+            "sweep": {"gamma": [0.02, 0.05], "eta": [0.01, 0.03]},
+            "parameters": {"A": 2.0, "k": 1.5},
+            "outputs": {"paths": True, "dtype": "float32"},
+        }
+        dataset = compare_with_library(content, tmp_path / "s.zarr", mfg.Weights(tuple(weights)), rtol=1e-7)
+        assert {str(v.dtype) for v in dataset.data_vars.values()} == {"float32", "int8"}
+        assert (dataset["residual"] < 1e-12).all()
+
+    def test_gradients(self, tmp_path: Path):
+        """Those of a game that did not converge mean nothing."""
+        names = ["mean_spread", "expected_value"]
+        content = PLAIN | {
+            "model": {**PLAIN["model"], "coupling": "relative"},
+            "parameters": {"k": 1.5, "eta": 0.01, "A_bid": 1.5},
+            "sweep": {"A": [1.0, 2.0, 1e6], "gamma": [0.05], "crowd_mean": [1.0]},
+            "outputs": {"paths": False, "gradients": names},
+        }
+        run(make(content), tmp_path / "s.zarr", batch=2)
+        dataset = loaded(tmp_path / "s.zarr")
+        model = mfg.Model(**content["model"], solver=content["solver"])
+
+        def differentiated(parameters: mfg.Parameters) -> jax.Array:
+            metrics = mfg.metrics(model, parameters, mfg.solve(model, parameters))
+            return jnp.stack([getattr(metrics, name) for name in names])
+
+        jacobian = jax.jit(jax.jacrev(differentiated))
+        given = ["A", "k", "eta", "gamma", "k0", "n_makers", "crowd_mean", "crowd_std", "horizon", "quote_min", "A_bid"]
+        assert dataset["parameter"].values.tolist() == given
+        for point in points(dataset.isel(A=[0, 1])):
+            expected = jacobian(parameters_of(point, content["parameters"]))
+            for row, name in enumerate(names):
+                found = point[f"d_{name}"]
+                for parameter in given:
+                    exact = getattr(expected, parameter)[row]
+                    np.testing.assert_allclose(found.sel(parameter=parameter), exact, rtol=1e-9, atol=1e-12)
+        assert dataset["status"].sel(A=1e6) != mfg.Status.CONVERGED
+        assert dataset["d_mean_spread"].sel(A=1e6).isnull().all()
+
+
+# batches
+
+
+class TestBatches:
+    def test_no_point_is_missing_and_none_is_added(self, tmp_path: Path):
+        assert POINTS % BATCH and BLOCK % BATCH
+        seen: list[tuple[int, int]] = []
+        progress = run(make(WILD), tmp_path / "s.zarr", report=lambda p: seen.append((p.done, p.statuses.total())))
+        assert seen == [(n, n) for n in (0, 7, 12, 19, 24, 31, 36)]
+        status = loaded(tmp_path / "s.zarr")["status"]
+        assert (progress.points, progress.done, progress.done_before) == (POINTS, POINTS, 0)
+        assert progress.statuses == {STATUSES[code]: int((status == code).sum()) for code in set(status.values.ravel().tolist())}
+        assert progress.points_per_second == pytest.approx(POINTS / progress.seconds)
+
+    def test_all_batches_share_one_program(self, tmp_path: Path):
+        with compilations() as compiled:
+            run(make(WILD), tmp_path / "s.zarr")
+        assert len(compiled) == 1
+
+    def test_each_kind_of_game_has_one_program(self, monkeypatch: pytest.MonkeyPatch):
+        lowered: list[str] = []
+        monkeypatch.setattr(engine, "_solver", lambda model, spec: lowered.append(f"{model.coupling} {model.boundary}"))
+        monkeypatch.setattr(engine, "_one_by_one", lambda solve_one: lambda parameters: parameters.A)
+        sweep = Sweep(
+            make(
+                CALM,
+                model={"x_max": 1, "n_steps": 2},
+                sweep={"A": [1.0, 2.0], "coupling": ["none", "relative"], "gamma": [0.0, 0.1], "boundary": ["absorbing"]},
+            )
+        )
+        pool = runs_at_once()
+        for block in store.blocks((2, 2, 2, 1), (1, 2, 2, 1)):
+            tasks = sweep.submit_block(block, 3, pool)
+            assert len(tasks) == 2
+        assert sorted(lowered) == ["Relative() absorbing", "Uncoupled() absorbing"]
+
+    def test_batches_fit_into_the_memory(self, monkeypatch: pytest.MonkeyPatch):
+        sweep = Sweep(make(CALM, sweep={"A": np.linspace(1, 2, 1_000).tolist(), "gamma": [0.0]}))
+        assert sweep.batch_size() == engine.LARGEST_CPU_BATCH
+        monkeypatch.setattr(runtime, "free_memory", lambda: 10 * 4 * sweep.working_bytes_per_game())
+        assert sweep.batch_size() == 10
+        monkeypatch.setattr(runtime, "free_memory", lambda: 0)
+        assert sweep.batch_size() == 1
+
+    def test_batches_are_no_larger_than_the_sweep(self):
+        assert Sweep(make(CALM)).batch_size() == 8
+
+
+def runs_at_once() -> Any:
+    """A pool that hands back what it is to run."""
+
+    class Pool:
+        def submit(self, *task: Any) -> tuple[Any, ...]:
+            return task
+
+    return Pool()
+
+
+CROWDS = np.linspace(-1.0, 1.0, 30).tolist()
+BATCHES = (1, 7, 512)
+
+
+@pytest.fixture(scope="module")
+def by_batch(tmp_path_factory: pytest.TempPathFactory) -> dict[int, xr.Dataset]:
+    """The same 540 games in one block, most of them exploding or invalid, in batches of each size."""
+    folder = tmp_path_factory.mktemp("neighbours")
+    spec = make(WILD, sweep=WILD["sweep"] | {"crowd_mean": CROWDS})
+    with optimised(True):
+        for batch in BATCHES:
+            run(spec, folder / f"{batch}.zarr", batch, block=1_000)
+    return {batch: loaded(folder / f"{batch}.zarr") for batch in BATCHES}
+
+
+class TestNeighbours:
+    """The bits of a game do not depend on what is solved beside it: with the program as it is optimised for use."""
+
+    @pytest.mark.parametrize("batch", BATCHES[1:])
+    def test_in_a_batch_as_alone(self, by_batch: Mapping[int, xr.Dataset], batch: int):
+        good = by_batch[1]["status"] == mfg.Status.CONVERGED
+        assert good.sum() > 100
+        assert (~good).sum() > 300
+        assert_same_bits(by_batch[batch], by_batch[1])
+
+    @pytest.mark.parametrize("batch", BATCHES)
+    def test_in_a_sweep_of_one_game(self, by_batch: Mapping[int, xr.Dataset], tmp_path: Path, batch: int):
+        game = {"A": [3.0], "gamma": [0.05], "quote_min": [0.0], "crowd_mean": [CROWDS[10]]}
+        with optimised(True):
+            run(make(WILD, sweep=game), tmp_path / "s.zarr", batch)
+        alone = loaded(tmp_path / "s.zarr")
+        assert alone["status"].item() == mfg.Status.CONVERGED
+        assert_same_bits(alone, by_batch[512].sel(game))
+
+
+# runs that stop and go on
+
+
+def stopped(path: Path, after: int) -> Progress:
+    """WILD, stopped once `after` games are solved."""
+    stop = threading.Event()
+    reported: list[Progress] = []
+
+    def report(progress: Progress) -> None:
+        reported.append(progress)
+        if progress.done_before + progress.done >= after:
+            stop.set()
+
+    with pytest.raises(Interrupted):
+        run(make(WILD), path, report=report, stop=stop)
+    return reported[-1]
+
+
+class TestResuming:
+    @pytest.mark.parametrize(("after", "stored"), [(1, 0), (BLOCK + 1, BLOCK), (2 * BLOCK + 1, 2 * BLOCK)])
+    def test_a_stopped_run_goes_on_to_the_same_bits(self, whole: xr.Dataset, tmp_path: Path, after: int, stored: int):
+        path = tmp_path / "s.zarr"
+        assert stopped(path, after).done < after + BATCH
+        half = loaded(path)
+        assert (half["status"].values.ravel() != 0).tolist() == [True] * stored + [False] * (POINTS - stored)
+        assert half["iterations"].notnull().sum() == stored
+        assert "finished" not in half.attrs
+        progress = run(make(WILD), path, batch=None)
+        assert (progress.points, progress.done_before, progress.done) == (POINTS, stored, POINTS - stored)
+        assert progress.statuses.total() == POINTS
+        assert_same_bits(loaded(path), whole)
+
+    def test_stopped_again_and_again(self, whole: xr.Dataset, tmp_path: Path):
+        for after in (BLOCK + 1, 2 * BLOCK + 1, 3 * BLOCK):
+            stopped(tmp_path / "s.zarr", after)
+        run(make(WILD), tmp_path / "s.zarr")
+        assert_same_bits(loaded(tmp_path / "s.zarr"), whole)
+
+    def test_a_failed_write_is_made_good(self, whole: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        """The disk is full before the status of the second block is written."""
+        write, written = zarr.Array.__setitem__, []
+
+        def fail(array: zarr.Array, region: Any, values: Any) -> None:
+            written.append(array.basename)
+            if written.count("status") == 2:
+                raise OSError("No space left on device")
+            write(array, region, values)
+
+        path = tmp_path / "s.zarr"
+        with monkeypatch.context() as disturbed, pytest.raises(OSError, match="No space left"):
+            disturbed.setattr(zarr.Array, "__setitem__", fail)
+            run(make(WILD), path)
+        assert (loaded(path)["status"] != 0).sum() == BLOCK
+        assert run(make(WILD), path).done == POINTS - BLOCK
+        assert_same_bits(loaded(path), whole)
+
+    @pytest.mark.parametrize(("owner", "name"), [(store.Store, "update_attributes"), (store, "_consolidate")])
+    def test_an_interruption_at_the_very_end_is_made_good(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
+    ):
+        """All games are stored; not yet written is that they are, or the consolidated copy of the metadata."""
+        path = tmp_path / "s.zarr"
+
+        def interrupt(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as disturbed, pytest.raises(KeyboardInterrupt):
+            run(make(WILD), path, report=lambda p: disturbed.setattr(owner, name, interrupt) if p.done == POINTS else None)
+        assert run(make(WILD), path).done == 0
+        json.loads((path / "zarr.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert "finished" in xr.open_zarr(path, chunks=None).attrs
+
+    def test_a_finished_store_is_left_alone(self, tmp_path: Path):
+        path = tmp_path / "s.zarr"
+        run(make(WILD), path)
+        before = contents(path)
+        with compilations() as compiled:
+            for batch, resume in ((None, False), (BATCH, False), (None, True)):
+                progress = run(make(WILD), path, batch, resume=resume)
+                assert (progress.done_before, progress.done) == (POINTS, 0)
+        assert not compiled
+        assert contents(path) == before
+
+    def test_the_store_can_be_read_meanwhile(self, whole: xr.Dataset, tmp_path: Path):
+        """Whatever is done is complete, whatever is not is missing."""
+        seen: list[tuple[Progress, xr.Dataset]] = []
+        path = tmp_path / "s.zarr"
+        run(make(WILD), path, report=lambda progress: seen.append((Progress(**vars(progress)), loaded(path))))
+        counts = [int((dataset["status"] != 0).sum()) for _, dataset in seen]
+        assert counts == sorted(counts)
+        assert {0, BLOCK, 2 * BLOCK} <= set(counts)
+        for progress, dataset in seen:
+            done = dataset["status"] != 0
+            assert done.sum() <= progress.done
+            for name, variable in dataset.data_vars.items():
+                nothing = 0 if name == "status" else np.nan
+                np.testing.assert_array_equal(variable, whole[name].where(done, nothing))
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of WILD of which one block is done."""
+    path = tmp_path_factory.mktemp("begun") / "s.zarr"
+    stopped(path, BLOCK + 1)
+    return path
+
+
+@pytest.fixture
+def path(begun: Path, tmp_path: Path) -> Path:
+    """Such a store of one's own."""
+    return shutil.copytree(begun, tmp_path / "s.zarr")
+
+
+class TestRefusals:
+    def refuse(self, path: Path, spec: Spec, **options: Any) -> str:
+        """The message, after a check that the store is untouched."""
+        before = contents(path)
+        with pytest.raises(StoreError) as refusal:
+            run(spec, path, **options)
+        assert contents(path) == before
+        return str(refusal.value)
+
+    def test_another_spec(self, path: Path):
+        changed = make(
+            WILD,
+            parameters={"k": 1.25, "eta": 0.01, "horizon": 2.0},
+            sweep=WILD["sweep"] | {"A": [1.0, 2.0]},
+            solver={"tolerance": 1e-10},
+        )
+        first, *lines, advice = self.refuse(path, changed).splitlines()
+        assert first == f"{path}: was made by another spec:"
+        keys = [line.split(":")[0].strip() for line in lines]
+        assert sorted(keys) == ["parameters.horizon", "parameters.k", "solver.tolerance", "sweep.A"]
+        assert "  parameters.k: 1.5 in the store, 1.25 in the grid file" in lines
+        assert "  parameters.horizon: None in the store, 2.0 in the grid file" in lines
+        assert advice == "Choose another --out, or --fresh to delete the store and start again."
+
+    def test_another_order_of_the_axes(self, path: Path):
+        changed = make(WILD, sweep=dict(reversed(WILD["sweep"].items())))
+        assert "sweep_order" in self.refuse(path, changed)
+
+    def test_a_finished_store_of_another_spec(self, path: Path):
+        run(make(WILD), path)
+        assert "was made by another spec" in self.refuse(path, make(WILD, solver={}))
+
+    @pytest.mark.parametrize("batch", [1, 8])
+    def test_another_batch(self, path: Path, batch: int):
+        message = self.refuse(path, make(WILD), batch=batch)
+        assert message == f"{path}: was begun with --batch 7; leave out --batch to go on, or --fresh to start again"
+
+    def test_what_decides_no_result_may_change(self, path: Path):
+        assert run(make(WILD, store="elsewhere.zarr"), path).done == POINTS - BLOCK
+
+    def test_resuming_what_is_not_there(self, tmp_path: Path):
+        with pytest.raises(StoreError, match="no such store"):
+            run(make(WILD), tmp_path / "s.zarr", resume=True)
+        assert not list(tmp_path.iterdir())
+
+
+class TestStartingAfresh:
+    def test_replaces_a_store(self, path: Path):
+        progress = run(make(CALM), path, fresh=True)
+        assert (progress.done_before, progress.done) == (0, 8)
+        assert loaded(path).attrs["spec"] == make(CALM).canonical()
+
+    def test_needs_no_store(self, tmp_path: Path):
+        assert run(make(CALM), tmp_path / "s.zarr", fresh=True).done == 8
+
+    @pytest.mark.parametrize("kind", ["folder", "group"])
+    def test_deletes_nothing_else(self, tmp_path: Path, kind: str):
+        path = tmp_path / "precious"
+        if kind == "folder":
+            path.mkdir()
+            (path / "thesis.tex").write_text("years of work\n")
+        else:
+            zarr.create_group(path, attributes={"experiment": 1})
+        before = contents(path)
+        for fresh in (True, False):
+            with pytest.raises(StoreError, match="precious: exists and is no store of mfgsweep; choose another --out"):
+                run(make(CALM), path, fresh=fresh)
+        assert contents(path) == before
+
+
+class TestProvenance:
+    def test_how_and_when_the_store_was_made(self, whole: xr.Dataset):
+        attributes = whole.attrs
+        assert attributes["spec"] == make(WILD).canonical()
+        assert attributes["spec_hash"] == make(WILD).hash()
+        assert attributes["batch"] == BATCH
+        assert attributes["started"] <= attributes["finished"]
+        assert attributes["points_per_second"] > 0
+        assert attributes["versions"].keys() >= {"python", "mfg-jax", "jax", "jaxlib", "numpy", "xarray", "zarr"}
+        assert attributes["device"].startswith(jax.default_backend())
+        assert attributes["git_revision"]
+
+    def test_coordinates(self, whole: xr.Dataset):
+        for name, values in WILD["sweep"].items():
+            assert whole[name].values.tolist() == values
+        assert (whole["time"].values[0], whole["time"].values[-1], whole.sizes["time"]) == (0.0, 1.0, 21)
+        assert whole["inventory"].values.tolist() == [-3, -2, -1, 0, 1, 2, 3]

@@ -1,0 +1,416 @@
+"""The store: how it is cut into blocks, what it says of itself, and in which order it is written."""
+
+import itertools
+import json
+import math
+import typing
+import warnings
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from hypothesis import given
+from hypothesis import strategies as st
+
+import mfg_jax as mfg
+from sweeps import dataset, store
+from sweeps.sampling import design
+from sweeps.schema import Spec
+from sweeps.store import Block, Labels, Store, block_shape, blocks, games_per_block
+
+MEGABYTE = 1_000_000
+SHAPES = st.lists(st.integers(1, 40), min_size=1, max_size=4).map(tuple)
+GAMES = st.integers(1, 5_000)
+
+LABELS = Labels(time=np.array([0.0, 0.4, 0.8, 1.0]), inventory=np.arange(-2.0, 3.0), parameter=("A", "k", "eta"))
+LENGTHS = {"time": 4, "inventory": 5, "side": 2, "parameter": 3}
+GRID: dict[str, Any] = {
+    "parameters": {"eta": 0.01, "gamma": 0.05},
+    "sweep": {"A": [1.0, 2.0, 3.0], "coupling": ["relative", "none"], "k": [1.0, 1.5], "boundary": ["reflecting", "absorbing"]},
+    "outputs": {"paths": True, "surfaces": True, "gradients": ["mean_spread", "peak_variance"]},
+    "units": {"price": "tick", "time": "day"},
+}
+ZIP: dict[str, Any] = GRID | {
+    "sampling": "zip",
+    "sweep": {"A": [1.0, 2.0, 2.0], "coupling": ["none", "relative", "none"], "horizon": [1.0, 2.0, 3.0]},
+}
+SWEPT = ("A", "coupling", "k", "boundary")
+CHUNK = (1, 1, 2, 2)
+
+SCALARS = {
+    *("residual", "iterations", "mass_error", "min_density", "edge_mass", "spread_identity", "monotone"),
+    *("mean_spread", "closing_spread", "peak_variance", "peak_time", "final_derisk_probability", "expected_fills", "half_life"),
+    *("expected_value", "expected_edge", "expected_running_cost", "expected_terminal_cost"),
+}
+PATHS = {
+    *("crowd_ask", "crowd_bid", "full_spread", "inventory_mean", "inventory_variance", "derisk_probability", "value_flat"),
+    *("marginal_value", "flat_to_long_cost", "flat_to_short_cost", "fill_rate_ask", "fill_rate_bid"),
+}
+SURFACES = {"value", "ask", "bid", "density"}
+
+
+def create(path: Path, content: Mapping[str, Any], chunk: tuple[int, ...] = CHUNK) -> Store:
+    spec = Spec.model_validate(content)
+    return store.create(path, spec, design(spec), LABELS, chunk, {"batch": 7, "title": "a test"})
+
+
+def opened(path: Path) -> xr.Dataset:
+    """All of the dataset; any warning on the way is an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return xr.open_zarr(path, chunks=None).load()
+
+
+def made_up(target: xr.Dataset, block: Block) -> dict[str, np.ndarray]:
+    """Different numbers for all games of a block, statuses among them; `status` comes first, as the engine has it."""
+    numbers = np.random.default_rng(block.start)
+    inner = {str(name): variable.shape[len(block.region) :] for name, variable in target.data_vars.items()}
+    results = {name: numbers.normal(size=(len(block), *shape)) for name, shape in inner.items()}
+    return {"status": numbers.integers(1, 7, len(block)), **{name: v for name, v in results.items() if name != "status"}}
+
+
+@pytest.fixture
+def grid(tmp_path: Path) -> Store:
+    return create(tmp_path / "grid.zarr", GRID)
+
+
+@pytest.fixture(scope="module")
+def grid_dataset(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
+    return opened(create(tmp_path_factory.mktemp("store") / "grid.zarr", GRID).path)
+
+
+@pytest.fixture(scope="module")
+def zip_dataset(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
+    return opened(create(tmp_path_factory.mktemp("store") / "zip.zarr", ZIP, chunk=(2,)).path)
+
+
+class TestBlocks:
+    @given(SHAPES, GAMES)
+    def test_they_tile_the_points_in_their_order(self, shape: tuple[int, ...], games: int):
+        points = np.arange(math.prod(shape)).reshape(shape)
+        reached = 0
+        for block in blocks(shape, block_shape(shape, games)):
+            assert block.start == reached
+            assert len(block) == block.stop - block.start > 0
+            assert points[block.region].ravel().tolist() == list(range(block.start, block.stop))
+            reached = block.stop
+        assert reached == points.size
+
+    @given(SHAPES, GAMES)
+    def test_each_is_one_chunk(self, shape: tuple[int, ...], games: int):
+        chunk = block_shape(shape, games)
+        corners = set()
+        for block in blocks(shape, chunk):
+            for part, step, length in zip(block.region, chunk, shape, strict=True):
+                assert part.start % step == 0
+                assert part.stop == min(part.start + step, length)
+            corners.add(tuple(part.start for part in block.region))
+        assert len(corners) == math.prod(math.ceil(length / step) for length, step in zip(shape, chunk, strict=True))
+
+    @given(SHAPES, GAMES)
+    def test_they_have_about_as_many_games_as_asked_for(self, shape: tuple[int, ...], games: int):
+        held = math.prod(block_shape(shape, games))
+        assert held <= games
+        assert 4 * held >= min(games, math.prod(shape))
+
+    @given(st.integers(1, 100_000_000), st.integers(1, 1_000_000_000))
+    def test_chunks_are_neither_tiny_nor_giant(self, points: int, largest: int):
+        games = games_per_block(points, largest)
+        full = (games + 1) * largest > 64 * MEGABYTE
+        assert games * largest <= 64 * MEGABYTE or games == 1
+        assert games * largest >= MEGABYTE or games >= 4096
+        assert games >= 256 or full
+        assert math.ceil(points / games) <= 64 or full
+
+    @pytest.mark.parametrize(
+        ("shape", "games", "expected"),
+        [
+            ((6, 250), 256, (1, 250)),
+            ((2, 300), 256, (1, 150)),
+            ((5, 4, 5), 20, (1, 4, 5)),
+            ((5, 4, 5), 11, (1, 2, 5)),
+            ((7,), 100, (7,)),
+            ((3, 1, 2), 1, (1, 1, 1)),
+        ],
+    )
+    def test_examples(self, shape: tuple[int, ...], games: int, expected: tuple[int, ...]):
+        assert block_shape(shape, games) == expected
+
+
+class TestTables:
+    def test_statuses_are_those_of_the_library(self):
+        assert tuple(status.name.lower() for status in sorted(mfg.Status)) == dataset.STATUSES
+
+    def test_every_field_of_a_solved_game_is_stored(self):
+        stored = [v.name for v in (*dataset.CERTIFICATES, *dataset.SCALARS, *dataset.PATHS, *dataset.SURFACES)]
+        solved = [field.name for kind in (mfg.Equilibrium, mfg.Metrics) for field in fields(kind)]
+        assert sorted([*stored, "time", "inventory", "status"]) == sorted(solved)
+
+    def test_dims_are_those_of_the_library(self):
+        hints = {**typing.get_type_hints(mfg.Equilibrium), **typing.get_type_hints(mfg.Metrics)}
+        for variable in (*dataset.CERTIFICATES, *dataset.SCALARS, *dataset.PATHS, *dataset.SURFACES):
+            dims = hints[variable.name].dim_str.split()
+            assert variable.dims == tuple("inventory" if dim == "x" else dim for dim in dims), variable.name
+
+    def test_every_parameter_has_units(self):
+        assert [variable.name for variable in dataset.PARAMETERS] == [field.name for field in fields(mfg.Parameters)]
+
+
+class TestWhatAStoreSays:
+    def test_names_and_dims(self, grid_dataset: xr.Dataset):
+        gradients = {"d_mean_spread", "d_peak_variance"}
+        assert set(grid_dataset.data_vars) == SCALARS | PATHS | SURFACES | gradients | {"clipped_mass", "status"}
+        behind: dict[str, tuple[str, ...]] = {
+            **dict.fromkeys([*SCALARS, "status"], ()),
+            **dict.fromkeys(PATHS, ("time",)),
+            **dict.fromkeys(SURFACES, ("time", "inventory")),
+            **dict.fromkeys(gradients, ("parameter",)),
+            "clipped_mass": ("side",),
+        }
+        for name, variable in grid_dataset.data_vars.items():
+            assert variable.dims == (*SWEPT, *behind[str(name)])
+        assert dict(grid_dataset.sizes) == {"A": 3, "coupling": 2, "k": 2, "boundary": 2, **LENGTHS}
+
+    @pytest.mark.parametrize(
+        ("outputs", "expected"),
+        [
+            ({"paths": False}, SCALARS | {"clipped_mass"}),
+            ({"paths": True}, SCALARS | {"clipped_mass"} | PATHS),
+            ({"paths": False, "surfaces": True}, SCALARS | {"clipped_mass"} | SURFACES),
+        ],
+    )
+    def test_only_what_was_asked_for(self, tmp_path: Path, outputs: dict[str, Any], expected: set[str]):
+        found = opened(create(tmp_path / "s.zarr", GRID | {"outputs": outputs}).path)
+        assert set(found.data_vars) == expected | {"status"}
+        assert set(found.sizes) == {*SWEPT, *(dim for name in expected for dim in found[name].dims)}
+
+    def test_units_and_long_names(self, grid_dataset: xr.Dataset):
+        for name, variable in grid_dataset.variables.items():
+            assert variable.attrs["long_name"], name
+            if variable.dtype.kind == "f":
+                assert variable.attrs["units"], name
+                assert not set("{}") & set(variable.attrs["units"]), name
+        named = {"A": "1/day", "k": "1/tick", "time": "1", "inventory": "lot", "value": "tick", "density": "1"}
+        named |= {"mean_spread": "tick", "peak_variance": "lot^2", "peak_time": "day", "fill_rate_ask": "1/day"}
+        named |= {"d_mean_spread": "tick per unit of parameter"}
+        assert {name: grid_dataset[name].attrs["units"] for name in named} == named
+
+    @pytest.mark.parametrize(
+        ("units", "expected"),
+        [({"price": "US dollar", "time": "s"}, ("1/s", "1/(US dollar)")), ({}, ("1/time", "1/price"))],
+    )
+    def test_units_of_ones_own(self, tmp_path: Path, units: dict[str, str], expected: tuple[str, str]):
+        found = opened(create(tmp_path / "s.zarr", GRID | {"units": units}).path)
+        assert tuple(found[name].attrs["units"] for name in ("A", "k")) == expected
+
+    def test_statuses_are_named(self, grid_dataset: xr.Dataset):
+        status = grid_dataset["status"]
+        assert status.dtype == np.int8
+        meanings = dict(zip(status.attrs["flag_values"], status.attrs["flag_meanings"].split(), strict=True))
+        assert meanings == {status.value: status.name.lower() for status in mfg.Status}
+
+    def test_nothing_is_done(self, grid_dataset: xr.Dataset):
+        for name, variable in grid_dataset.data_vars.items():
+            assert (variable == 0).all() if name == "status" else variable.isnull().all()
+
+    def test_coordinates(self, grid_dataset: xr.Dataset):
+        for name, values in GRID["sweep"].items():
+            assert grid_dataset[name].values.tolist() == values
+        assert grid_dataset["time"].values.tolist() == LABELS.time.tolist()
+        assert grid_dataset["inventory"].values.tolist() == [-2, -1, 0, 1, 2]
+        assert grid_dataset["side"].values.tolist() == ["ask", "bid"]
+        assert grid_dataset["parameter"].values.tolist() == ["A", "k", "eta"]
+
+    def test_names_select_by_name(self, grid: Store, grid_dataset: xr.Dataset):
+        for block in grid.pending_blocks():
+            grid.write(block, made_up(grid_dataset, block))
+        filled = opened(grid.path)
+        chosen = filled.sel(coupling="none", boundary="absorbing", A=2.0)
+        assert chosen["density"].dims == ("k", "time", "inventory")
+        np.testing.assert_array_equal(chosen["density"], filled["density"].values[1, 1, :, 1])
+        np.testing.assert_array_equal(filled["clipped_mass"].sel(side="bid"), filled["clipped_mass"].values[..., 1])
+
+    def test_zip_has_its_coordinates_along_point(self, zip_dataset: xr.Dataset):
+        assert zip_dataset["status"].dims == ("point",)
+        assert zip_dataset["value"].dims == ("point", "time", "inventory")
+        for name, values in ZIP["sweep"].items():
+            assert name in zip_dataset.coords
+            assert zip_dataset[name].dims == ("point",)
+            assert zip_dataset[name].values.tolist() == values
+        alone = zip_dataset["status"].where(zip_dataset["coupling"] == "none", drop=True)
+        assert alone["horizon"].values.tolist() == [1.0, 3.0]
+        assert zip_dataset["horizon"].attrs["units"] == "day"
+
+    def test_dtype(self, tmp_path: Path, grid_dataset: xr.Dataset):
+        single = opened(create(tmp_path / "single.zarr", GRID | {"outputs": {"dtype": "float32"}}).path)
+        for name in SCALARS | PATHS:
+            assert (grid_dataset[name].dtype, single[name].dtype) == (np.float64, np.float32)
+        assert single["A"].dtype == single["time"].dtype == np.float64
+
+    def test_chunks_are_the_blocks(self, grid: Store):
+        for name, array in zarr.open_group(grid.path, mode="r").arrays():
+            if name in SCALARS | PATHS | SURFACES:
+                assert array.chunks == (*CHUNK, *array.shape[len(CHUNK) :])
+
+    def test_the_whole_spec(self, grid: Store):
+        attributes = opened(grid.path).attrs
+        assert attributes["spec"] == Spec.model_validate(GRID).canonical()
+        assert (attributes["title"], attributes["batch"]) == ("a test", 7)
+
+
+class TestWriting:
+    def test_a_block_is_filled_and_no_other(self, grid: Store, grid_dataset: xr.Dataset):
+        first, second, *others = blocks((3, 2, 2, 2), CHUNK)
+        results = made_up(grid_dataset, second)
+        grid.write(second, results)
+        filled = opened(grid.path)
+        for name, variable in filled.data_vars.items():
+            box = variable.values[second.region]
+            np.testing.assert_array_equal(box, results[str(name)].reshape(box.shape))
+            for other in (first, *others):
+                untouched = variable.values[other.region]
+                assert not untouched.any() if name == "status" else np.isnan(untouched).all()
+        assert grid.pending_blocks() == [first, *others]
+
+    def test_status_is_written_last(self, grid: Store, grid_dataset: xr.Dataset, monkeypatch: pytest.MonkeyPatch):
+        written: list[str] = []
+        write = zarr.Array.__setitem__
+
+        def spy(array: zarr.Array, region: Any, values: Any) -> None:
+            written.append(array.basename)
+            write(array, region, values)
+
+        monkeypatch.setattr(zarr.Array, "__setitem__", spy)
+        block = grid.pending_blocks()[0]
+        grid.write(block, made_up(grid_dataset, block))
+        assert sorted(written) == sorted(map(str, grid_dataset.data_vars))
+        assert written[-1] == "status"
+
+    @pytest.mark.parametrize("failing", ["mean_spread", "value", "d_mean_spread", "status"])
+    def test_a_block_whose_write_fails_stays_pending(
+        self, grid: Store, grid_dataset: xr.Dataset, monkeypatch: pytest.MonkeyPatch, failing: str
+    ):
+        write = zarr.Array.__setitem__
+
+        def fail(array: zarr.Array, region: Any, values: Any) -> None:
+            if array.basename == failing:
+                raise OSError("No space left on device")
+            write(array, region, values)
+
+        pending = grid.pending_blocks()
+        results = made_up(grid_dataset, pending[0])
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+            patch.setattr(zarr.Array, "__setitem__", fail)
+            grid.write(pending[0], results)
+        assert Store(grid.path).pending_blocks() == pending
+        grid.write(pending[0], results)
+        assert Store(grid.path).pending_blocks() == pending[1:]
+
+    def test_a_block_is_pending_until_all_its_points_are_done(self, grid: Store, grid_dataset: xr.Dataset):
+        block = grid.pending_blocks()[0]
+        results = made_up(grid_dataset, block)
+        results["status"][-1] = 0
+        grid.write(block, results)
+        assert grid.pending_blocks()[0] == block
+
+    def test_results_become_single_precision_where_asked(self, tmp_path: Path):
+        single = create(tmp_path / "single.zarr", GRID | {"outputs": {"dtype": "float32", "paths": False}})
+        block = single.pending_blocks()[0]
+        results = made_up(opened(single.path), block)
+        single.write(block, results)
+        found = opened(single.path)["mean_spread"].values[block.region].ravel()
+        np.testing.assert_array_equal(found, results["mean_spread"].astype(np.float32), strict=True)
+
+
+class TestCreation:
+    @pytest.mark.parametrize(
+        ("owner", "name", "step"),
+        [
+            (zarr.Group, "create_array", 1),
+            (zarr.Group, "create_array", 20),
+            (zarr.Group, "create_array", 40),
+            (zarr, "consolidate_metadata", 1),
+            (Path, "rename", 1),
+        ],
+    )
+    def test_interrupted_it_leaves_nothing_at_its_path(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, step: int
+    ):
+        path = tmp_path / "s.zarr"
+        undisturbed, calls = getattr(owner, name), itertools.count(1)
+
+        def interrupt(*args: Any, **options: Any) -> Any:
+            if next(calls) == step:
+                raise KeyboardInterrupt
+            return undisturbed(*args, **options)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(owner, name, interrupt)
+            create(path, GRID)
+        assert not path.exists()
+        create(path, GRID)
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_folders_above_are_made(self, tmp_path: Path):
+        assert create(tmp_path / "a" / "b" / "s.zarr", GRID).path.is_dir()
+
+    def test_metadata_is_consolidated_before_and_after_an_update(self, grid: Store):
+        for expected in (None, "today"):
+            assert "consolidated_metadata" in json.loads((grid.path / "zarr.json").read_text())
+            found = xr.open_zarr(grid.path, consolidated=True, chunks=None)
+            assert found.attrs.get("finished") == expected
+            assert found.attrs["title"] == "a test"
+            grid.update_attributes({"finished": "today"})
+        assert grid.attributes["finished"] == "today"
+
+
+class TestOpening:
+    def test_missing(self, tmp_path: Path):
+        with pytest.raises(store.StoreError, match=r"no\.zarr: no such store"):
+            store.open_existing(tmp_path / "no.zarr")
+        with pytest.raises(FileNotFoundError, match="no such store"):
+            dataset.open_store(tmp_path / "no.zarr")
+
+    def test_made_by_a_newer_version(self, tmp_path: Path):
+        zarr.create_group(tmp_path / "s.zarr", attributes={"mfgsweep_format": store.FORMAT + 1})
+        with pytest.raises(store.StoreError, match=r"newer mfg-jax .*; update mfg-jax"):
+            store.open_existing(tmp_path / "s.zarr")
+
+    @pytest.mark.parametrize("kind", ["file", "empty folder", "folder", "group", "array", "old zarr", "broken"])
+    def test_something_else(self, tmp_path: Path, kind: str):
+        path = tmp_path / "other"
+        make_something_else(path, kind)
+        for refusing in (store.open_existing, store.delete):
+            with pytest.raises(store.StoreError, match="other: exists and is no store of mfgsweep; choose another --out"):
+                refusing(path)
+        assert path.exists()
+
+    def test_a_store_is_deleted(self, grid: Store):
+        store.delete(grid.path)
+        assert not grid.path.exists()
+
+
+def make_something_else(path: Path, kind: str) -> None:
+    """What may stand where a store is looked for."""
+    match kind:
+        case "file":
+            path.write_text("numbers\n")
+        case "empty folder":
+            path.mkdir()
+        case "folder":
+            path.mkdir()
+            (path / "thesis.tex").write_text("years of work\n")
+        case "group":
+            zarr.create_group(path)
+        case "array":
+            zarr.create_array(path, shape=(3,), dtype="float64")
+        case "old zarr":
+            zarr.create_group(path, zarr_format=2)
+        case _:
+            path.mkdir()
+            (path / "zarr.json").write_text("{")
