@@ -43,6 +43,7 @@ PLAIN: dict[str, Any] = {
     "parameters": {"A": 2.0, "k": 1.5, "eta": 0.01, "k0": 0.4},
     "outputs": {"paths": True, "surfaces": True},
     "solver": {"method": "picard", "tolerance": 1e-12, "max_iterations": 50},
+    "metrics": {"derisk_band": 2},
 }
 
 
@@ -115,9 +116,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
 # against the library
 
 
-def solved_directly(model: mfg.Model, parameters: mfg.Parameters) -> dict[str, np.ndarray]:
+def solved_directly(model: mfg.Model, parameters: mfg.Parameters, derisk_band: int = 1) -> dict[str, np.ndarray]:
     equilibrium = mfg.solve(model, parameters)
-    metrics = mfg.metrics(model, parameters, equilibrium)
+    metrics = mfg.metrics(model, parameters, equilibrium, derisk_band)
     return {name: np.asarray(value) for name, value in {**vars(equilibrium), **vars(metrics)}.items()}
 
 
@@ -147,13 +148,16 @@ def assert_as_solved_directly(point: xr.Dataset, expected: Mapping[str, np.ndarr
         np.testing.assert_allclose(point[name], value, rtol=rtol, atol=1e-14, err_msg=name)
 
 
-def compare_with_library(content: Mapping[str, Any], path: Path, initial: Any = "normal", rtol: float = 1e-13) -> xr.Dataset:
-    """Runs the sweep and compares every one of its games."""
-    run(make(content), path, batch=3, block=5)
+def compare_with_library(content: Mapping[str, Any], path: Path, initial: Any, rtol: float = 1e-13) -> xr.Dataset:
+    """Runs the sweep, with one program for each kind of game, and compares every game."""
+    with compilations() as compiled:
+        run(make(content), path, batch=3, block=5)
     dataset = loaded(path)
     choices = {**content["model"], "initial": initial, "solver": content["solver"]}
-    for point in points(dataset):
-        expected = solved_directly(model_of(point, choices), parameters_of(point, content["parameters"]))
+    models = [model_of(point, choices) for point in points(dataset)]
+    assert len(compiled) == len(set(models))
+    for model, point in zip(models, points(dataset), strict=True):
+        expected = solved_directly(model, parameters_of(point, content["parameters"]), **content["metrics"])
         assert_as_solved_directly(point, expected, rtol)
     return dataset
 
@@ -265,23 +269,6 @@ class TestBatches:
             run(make(WILD), tmp_path / "s.zarr")
         assert len(compiled) == 1
 
-    def test_each_kind_of_game_has_one_program(self, monkeypatch: pytest.MonkeyPatch):
-        lowered: list[str] = []
-        monkeypatch.setattr(engine, "_solver", lambda model, spec: lowered.append(f"{model.coupling} {model.boundary}"))
-        monkeypatch.setattr(engine, "_one_by_one", lambda solve_one: lambda parameters: parameters.A)
-        sweep = Sweep(
-            make(
-                CALM,
-                model={"x_max": 1, "n_steps": 2},
-                sweep={"A": [1.0, 2.0], "coupling": ["none", "relative"], "gamma": [0.0, 0.1], "boundary": ["absorbing"]},
-            )
-        )
-        pool = runs_at_once()
-        for block in store.blocks((2, 2, 2, 1), (1, 2, 2, 1)):
-            tasks = sweep.submit_block(block, 3, pool)
-            assert len(tasks) == 2
-        assert sorted(lowered) == ["Relative() absorbing", "Uncoupled() absorbing"]
-
     def test_batches_fit_into_the_memory(self, monkeypatch: pytest.MonkeyPatch):
         sweep = Sweep(make(CALM, sweep={"A": np.linspace(1, 2, 1_000).tolist(), "gamma": [0.0]}))
         assert sweep.batch_size() == engine.LARGEST_CPU_BATCH
@@ -292,16 +279,6 @@ class TestBatches:
 
     def test_batches_are_no_larger_than_the_sweep(self):
         assert Sweep(make(CALM)).batch_size() == 8
-
-
-def runs_at_once() -> Any:
-    """A pool that hands back what it is to run."""
-
-    class Pool:
-        def submit(self, *task: Any) -> tuple[Any, ...]:
-            return task
-
-    return Pool()
 
 
 CROWDS = np.linspace(-1.0, 1.0, 30).tolist()
@@ -490,6 +467,11 @@ class TestRefusals:
     def test_another_batch(self, path: Path, batch: int):
         message = self.refuse(path, make(WILD), batch=batch)
         assert message == f"{path}: was begun with --batch 7; leave out --batch to go on, or --fresh to start again"
+
+    def test_left_out_the_batch_is_that_of_the_store(self, path: Path):
+        seen: list[int] = []
+        run(make(WILD), path, batch=None, report=lambda progress: seen.append(progress.done))
+        assert seen == [0, 7, 12, 19, 24]
 
     def test_what_decides_no_result_may_change(self, path: Path):
         assert run(make(WILD, store="elsewhere.zarr"), path).done == POINTS - BLOCK

@@ -42,8 +42,9 @@ def solved(coupling: str, boundary: str, game: dict[str, float]) -> Case:
     numbers = BASE_GAME | game
     A, k = numbers["A"], numbers["k"]
     own = {name: numbers[name] for name in ("k0", "n_makers", "eta", "gamma", "quote_min", "quote_max")}
-    slow = oracle.Game(coupling, boundary, np.zeros(1), equilibrium.density[0], A, A, k, k, **own)
-    sides = [(equilibrium.ask, equilibrium.crowd_ask), (equilibrium.bid, equilibrium.crowd_bid)]
+    slow = oracle.Game(coupling, boundary, np.zeros(1), np.asarray(equilibrium.density[0]), A, A, k, k, **own)
+    paths = [(equilibrium.ask, equilibrium.crowd_ask), (equilibrium.bid, equilibrium.crowd_bid)]
+    sides = [tuple(map(np.asarray, pair)) for pair in paths]
     rates = np.stack([oracle.fill_rate(slow, A, k, quotes, crowd[:, None]) for quotes, crowd in sides], axis=1)
     return Case(equilibrium, measure(model, game, equilibrium), rates)
 
@@ -95,7 +96,7 @@ def test_scalars(boundary: str) -> None:
     quotes = np.stack([equilibrium.ask, equilibrium.bid], axis=1)
     earnings = rates * np.where(np.isinf(quotes), 0.0, quotes)
     expected = {
-        "mean_spread": integral(time, equilibrium.crowd_ask + equilibrium.crowd_bid) / BASE_GAME["horizon"],
+        "mean_spread": integral(time, np.asarray(equilibrium.crowd_ask + equilibrium.crowd_bid)) / BASE_GAME["horizon"],
         "closing_spread": equilibrium.crowd_ask[-1] + equilibrium.crowd_bid[-1],
         "final_derisk_probability": density[-1, 9:12].sum(),
         "expected_fills": integral(time, (rates * density[:, None]).sum(axis=(1, 2))),
@@ -212,7 +213,7 @@ def test_certificates(coupling: str, game: dict[str, float], boundary: str) -> N
 def test_certificates_see_faults() -> None:
     """Mass that is made, a quote that is no number, and a rate that rises in the own offset."""
 
-    class Rising(type(mfg.Model("relative").coupling)):
+    class Rising(mfg.Relative):
         def rate(self, quote, crowd, flow):
             return flow.A * jnp.exp(flow.k * (quote - crowd))
 

@@ -29,7 +29,7 @@ STIFF = {"crowd_mean": 2.0, "gamma": 0.5, "eta": 0.1}
 """The skewed crowd under strong relative competition of MODEL.md, section 5."""
 
 
-def small(coupling: str = "elastic", **choices: Any) -> mfg.Model:
+def small(coupling: mfg.Coupling | str = "elastic", **choices: Any) -> mfg.Model:
     """A model that is quickly compiled and solved, fine enough for MILD games."""
     return mfg.Model(coupling, **{"x_max": 3, "n_steps": 12, "scheme": "euler", "solver": {"tolerance": 1e-12}, **choices})
 
@@ -83,7 +83,7 @@ def test_gradients_and_hessian_under_vmap_and_jit() -> None:
 
 
 def test_a_game_does_not_depend_on_its_neighbours() -> None:
-    """The documented example, beside games that explode, that cannot be, and that do not converge; what those say, they say alone."""
+    """The documented example, beside games that explode, that cannot be, and that do not converge: each says its own."""
     model = mfg.Model(coupling="relative", x_max=10, n_steps=200)
     games = [BASE_GAME, {"A": 1e6}, {"gamma": -1.0}, STIFF, {"eta": 1e308}, {"crowd_mean": 1.0}]
     statuses = [1, 4, 6, 2, 3, 1]
@@ -261,7 +261,7 @@ def test_solve_takes_one_game() -> None:
 
 
 def test_solve_refuses_unknown_certificates() -> None:
-    with pytest.raises(ValueError, match="certify must be 'basic'.*; found 'everything'"):
+    with pytest.raises(ValueError, match=r"certify must be 'basic'.*; found 'everything'"):
         mfg.solve(small(), parameters_of(MILD), certify="everything")
 
 

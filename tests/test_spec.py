@@ -440,9 +440,7 @@ def test_messages_are_one_line_each_and_in_our_words(load, tmp_path: Path, text:
         assert line.startswith(f"{tmp_path / 'grid.yaml'}:")
         assert line.isprintable()
         assert len(line) < 600
-        assert not any(
-            jargon in line.lower() for jargon in ("type=", "http", "pydantic", "input should", "_type", "none,)")
-        )
+        assert not any(jargon in line.lower() for jargon in ("type=", "http", "pydantic", "input should", "_type", "none,)"))
 
 
 def test_whole_line(load, tmp_path: Path):
@@ -517,16 +515,12 @@ class TestAliases:
 class TestGoodFiles:
     def test_defaults(self, load):
         spec = load(GOOD)
-        assert spec.model == ModelSection(
-            coupling="elastic", boundary="reflecting", x_max=10, n_steps=200, scheme="rk4"
-        )
+        assert spec.model == ModelSection(coupling="elastic", boundary="reflecting", x_max=10, n_steps=200, scheme="rk4")
         assert spec.model.grading == ModelSection().grading
         assert spec.parameters == {"A": 10.0, "k": 1.5, "eta": 0.01}
         assert spec.sweep == {"gamma": (0.05, 0.1)}
         assert spec.sampling == "grid"
-        assert spec.outputs == OutputsSection(
-            paths=True, surfaces=False, gradients=(), certify="basic", dtype="float64"
-        )
+        assert spec.outputs == OutputsSection(paths=True, surfaces=False, gradients=(), certify="basic", dtype="float64")
         assert spec.solver == SolverSection(method="anderson", tolerance=1e-9, max_iterations=200)
         assert (spec.metrics.derisk_band, spec.units.price, spec.units.time, spec.store) == (1, "price", "time", None)
 
@@ -596,9 +590,7 @@ store: results/all.zarr
 
 class TestCanonical:
     def test_does_not_depend_on_how_it_was_written(self, load):
-        rewritten = (
-            "sweep: {gamma: {linspace: [5e-2, 1e-1, 2]}}\nparameters: {eta: 1e-2, k: 1.50, A: 10.0}\nstore: a.zarr\n"
-        )
+        rewritten = "sweep: {gamma: {linspace: [5e-2, 1e-1, 2]}}\nparameters: {eta: 1e-2, k: 1.50, A: 10.0}\nstore: a.zarr\n"
         one, other = load(GOOD), load(rewritten + "model: {x_max: 10, coupling: elastic}\n")
         assert one.canonical() == other.canonical()
         assert json.dumps(one.canonical()) == json.dumps(other.canonical())
