@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 # JAX 0.10 runs the small loops of this library operation by operation unless told to compile them whole, which is four times
@@ -61,7 +61,7 @@ def default_model(coupling: str, **choices: object) -> mfg.Model:
     return mfg.Model(coupling, **{"solver": {"tolerance": 1e-12}, **choices})
 
 
-def parameters_of(game: Mapping[str, Any]) -> mfg.Parameters:
+def parameters_of(game: dict[str, Any]) -> mfg.Parameters:
     """`BASE_GAME` with these numbers in place."""
     return mfg.Parameters(**(BASE_GAME | game))
 
