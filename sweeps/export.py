@@ -56,7 +56,7 @@ def export(dataset: xr.Dataset, path: Path) -> None:
         WRITERS[path.suffix](dataset, unfinished)
         unfinished.replace(path)
     except ImportError:
-        package = {".parquet": "pyarrow", ".nc": "h5netcdf"}[path.suffix]
+        package = {".parquet": "pyarrow", ".nc": "h5netcdf and h5py"}[path.suffix]
         raise ExportError(f"{path}: needs {package}; install it with: pip install 'mfg-jax[export]'") from None
     finally:
         unfinished.unlink(missing_ok=True)

@@ -218,7 +218,7 @@ def open_existing(path: Path) -> Store:
     try:
         store = Store(path)
         version = store.attributes["mfgsweep_format"]
-    except (FileNotFoundError, NotADirectoryError, KeyError):
+    except (FileNotFoundError, FileExistsError, NotADirectoryError, KeyError):
         raise StoreError(f"{path}: exists and is no store of mfgsweep; choose another --out") from None
     if version > FORMAT:
         raise StoreError(f"{path}: was made by a newer mfg-jax (format {version}, this one knows {FORMAT}); update mfg-jax")

@@ -13,6 +13,7 @@ import pytest
 from jax.tree_util import register_static
 
 import mfg_jax as mfg
+from mfg_jax.parameters import as_scalars, order_flow
 from mfg_jax.scheme import spectral_radius
 from tests.conftest import (
     BASE_GAME,
@@ -130,7 +131,7 @@ def test_picard_and_anderson_agree_and_anderson_needs_fewer_evaluations() -> Non
 def iterate(solver: mfg.FixedPointSolver, phi: Callable[[jax.Array], jax.Array], starts: list[float]) -> Any:
     """Towards fixed points in the box [0, 4], from constant paths, all in one batch of the size of a real one."""
     paths = np.array(starts)[:, None, None] * np.ones((201, 2))
-    search = lambda start: solver.solve(phi, start, lambda path: jnp.clip(path, 0.0, 4.0), jnp.asarray(1e-12))  # noqa: E731
+    search = lambda start: solver.solve(phi, start, lambda path: jnp.clip(path, 0.0, 4.0), jnp.asarray(1e-9))  # noqa: E731
     return jax.jit(jax.vmap(search))(paths)
 
 
@@ -138,9 +139,8 @@ def test_anderson_refuses_trials_that_make_things_worse() -> None:
     """Φ(D) = 4 − 3D drives Picard apart. Where it is no number the plain step is shortened, and two points tell its slope."""
     starts = [0.5] * 16
     found = iterate(mfg.Anderson(), lambda path: jnp.where(path > 2.0, jnp.nan, 4.0 - 3.0 * path), starts)
-    np.testing.assert_allclose(found.point, 1.0, atol=1e-12)
-    np.testing.assert_array_equal(found.residual <= 1e-12, True)
-    np.testing.assert_array_equal(found.iterations, 4)  # 0.5, refused 2.5, halved 1.5, and the fixed point
+    np.testing.assert_allclose(found.point, 1.0, atol=1e-9)
+    np.testing.assert_array_equal(found.iterations, 4)  # at 0.5, refused at 2.5, at 1.5 halfway, and at the fixed point
 
 
 def test_the_best_point_seen_is_kept() -> None:
@@ -207,8 +207,8 @@ def test_invalid_parameters() -> None:
                 assert np.isnan(getattr(equilibrium, name)).all(), (game, name)
 
 
-def test_parameters_that_a_coupling_does_not_use_may_be_anything_it_ignores() -> None:
-    (equilibrium,) = solve_games(small("relative"), MILD | {"n_makers": 0.0})
+def test_parameters_that_a_coupling_does_not_use_are_not_judged() -> None:
+    (equilibrium,) = solve_games(small("elastic"), MILD | {"n_makers": 0.0})
     assert equilibrium.status == mfg.Status.CONVERGED
 
 
@@ -229,7 +229,8 @@ def test_single_precision_warns_that_the_tolerance_is_out_of_reach() -> None:
 def test_single_precision_reaches_a_looser_tolerance() -> None:
     parameters = jax.tree.map(lambda number: jnp.asarray(number, jnp.float32), parameters_of(MILD))
     model = small(solver={"tolerance": 1e-5})
-    single, double = mfg.solve(model, parameters), solve_games(small(), MILD)[0]
+    single = jax.jit(lambda p: mfg.solve(model, p), compiler_options=COMPILE_QUICKLY)(parameters)
+    (double,) = solve_games(small(), MILD)
     assert single.status == mfg.Status.CONVERGED
     floats = [leaf.dtype for leaf in jax.tree.leaves(single) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     assert set(floats) == {jnp.dtype(jnp.float32)}
@@ -308,25 +309,28 @@ def test_equal_choices_are_one_model() -> None:
 
 # The flow of each side.
 
+PENALTIES = {"eta": 0.1, "gamma": 0.1}
+
 
 def test_one_side_overrides_both() -> None:
-    """Given for both sides, or for all sides one by one, the flow is the same; what is common may then be left out."""
-    model = small()
-    spelled_out = mfg.Parameters(
-        A=None, k=None, A_ask=1.2, A_bid=0.9, k_ask=1.5, k_bid=1.8, eta=0.1, gamma=0.1, quote_max=None, k0=0.3
-    )
-    overridden = mfg.Parameters(A=1.2, A_bid=0.9, k=1.5, k_bid=1.8, eta=0.1, gamma=0.1, k0=0.3)
-    solve: Callable = jax.jit(lambda p: mfg.solve(model, p), compiler_options=COMPILE_QUICKLY)
-    assert_close(solve(spelled_out), solve(overridden), 0.0)
+    """And what is given for each side need not be given for both."""
+    expected = [[1.2], [0.9]], [[1.5], [1.8]]
+    for numbers in (
+        {"A": 1.2, "A_bid": 0.9, "k": 1.8, "k_ask": 1.5},
+        {"A": None, "A_ask": 1.2, "A_bid": 0.9, "k": None, "k_ask": 1.5, "k_bid": 1.8},
+        {"A": 7.0, "A_ask": 1.2, "A_bid": 0.9, "k": 7.0, "k_ask": 1.5, "k_bid": 1.8},
+    ):
+        flow = order_flow(as_scalars(mfg.Parameters(**numbers, **PENALTIES)))
+        np.testing.assert_array_equal(flow.A, expected[0])
+        np.testing.assert_array_equal(flow.k, expected[1])
 
 
 def test_highest_quote_is_ten_over_k_of_the_side_unless_given() -> None:
-    """A terminal penalty so high that makers far out quote as high as they may."""
-    parameters = mfg.Parameters(A=1.0, k=2.0, k_bid=1.0, eta=0.0, gamma=20.0, horizon=1e-3)
-    equilibrium = mfg.solve(small(), parameters)
-    assert np.max(equilibrium.ask[0, 1:]) == 5.0
-    assert np.max(equilibrium.bid[0, :-1]) == 10.0
-    assert np.min(equilibrium.ask) == np.min(equilibrium.bid) == 0.0
+    default = order_flow(as_scalars(mfg.Parameters(A=1.0, k=2.0, k_bid=1.0, **PENALTIES)))
+    np.testing.assert_array_equal(default.quote_max, [[5.0], [10.0]])
+    given = order_flow(as_scalars(mfg.Parameters(A=1.0, k=2.0, k_bid=1.0, quote_max=3.0, **PENALTIES)))
+    np.testing.assert_array_equal(given.quote_max, [[3.0], [3.0]])
+    assert default.quote_min == 0.0
 
 
 # Boundaries and initial crowds.
@@ -350,13 +354,13 @@ def test_absorbed_makers_stop_quoting_until_the_close() -> None:
     assert np.all(np.diff(equilibrium.density[:, [0, -1]], axis=0) > 0.0)
 
 
-def test_uniform_and_weighted_crowds_start_as_given() -> None:
+def test_a_crowd_starts_as_given() -> None:
     weights = (1.0, 0.0, 3.0, 2.0, 0.0, 1.0, 1.0)
-    for initial, expected in {"uniform": np.full(7, 1 / 7), mfg.Weights(weights): np.array(weights) / 8.0}.items():
-        (equilibrium,) = solve_games(small(initial=initial), MILD)
-        assert equilibrium.status == mfg.Status.CONVERGED
-        np.testing.assert_allclose(equilibrium.density[0], expected, rtol=1e-14)
-        assert np.abs(equilibrium.density[-1] - expected).max() > 1e-3
+    (equilibrium,) = solve_games(small(initial=mfg.Weights(weights)), MILD)
+    assert equilibrium.status == mfg.Status.CONVERGED
+    np.testing.assert_allclose(equilibrium.density[0], np.array(weights) / 8.0, rtol=1e-14)
+    assert np.abs(equilibrium.density[-1] - equilibrium.density[0]).max() > 0.01
+    assert small(initial="uniform").initial == mfg.Uniform()
 
 
 @pytest.mark.parametrize("boundary", ["reflecting", "absorbing"])
