@@ -227,8 +227,9 @@ def run(
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
     if "finished" not in target.attributes:
-        finished = datetime.now(UTC).isoformat(timespec="seconds")
-        target.update_attributes({"finished": finished, "points_per_second": progress.points_per_second})
+        speed = progress.points_per_second if progress.done else None
+        target.update_attributes({"finished": datetime.now(UTC).isoformat(timespec="seconds"), "points_per_second": speed})
+    target.consolidate()
     return progress
 
 

@@ -128,8 +128,13 @@ class Store:
             array[block.region] = results[name].reshape(*box, *array.shape[len(box) :]).astype(array.dtype)
 
     def update_attributes(self, attributes: Mapping[str, Any]) -> None:
+        """Adds attributes of the whole; this drops the consolidated metadata."""
         self._group.attrs.update(attributes)
-        _consolidate(self.path)
+
+    def consolidate(self) -> None:
+        """Makes the consolidated metadata where there is none."""
+        if zarr.open_group(self.path, mode="r").metadata.consolidated_metadata is None:
+            _consolidate(self.path)
 
 
 def create(path: Path, spec: Spec, design: Design, labels: Labels, chunk: tuple[int, ...], attributes: Mapping[str, Any]) -> Store:

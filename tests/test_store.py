@@ -367,6 +367,7 @@ class TestCreation:
             assert found.attrs.get("finished") == expected
             assert found.attrs["title"] == "a test"
             grid.update_attributes({"finished": "today"})
+            grid.consolidate()
         assert grid.attributes["finished"] == "today"
 
 
