@@ -102,7 +102,7 @@ def solve(model: Model, parameters: Parameters, certify: str = "basic") -> Equil
 
     Never raises for the numbers of a game: see `status` (`mfg_jax.Status(int(eq.status)).explanation` says what to try).
     Derivatives are those of the equilibrium of the discrete game, by the implicit function theorem; where a quote sits exactly on
-    a bound they are one-sided. They mean nothing where `status` is not converged.
+    a bound they are the mean of both sides. They mean nothing where `status` is not converged.
 
     Args:
         model: the static choices.

@@ -250,4 +250,7 @@ def delete(path: Path) -> None:
         StoreError: what is there is no such store.
     """
     open_existing(path)
-    shutil.rmtree(path)
+    trash = path.with_name(f".{path.name}.old")
+    shutil.rmtree(trash, ignore_errors=True)
+    path.rename(trash)  # a deletion that is interrupted must not leave half a store at its path
+    shutil.rmtree(trash)
