@@ -98,8 +98,9 @@ def spectral_radius(rates: Edges) -> Float[Array, ""]:
     """A bound from above on the largest |eigenvalue| of the generator with these rates.
 
     Changing the sign of every other inventory turns −Q into a matrix B without negative entries, and max (By)/y bounds the spectral
-    radius of such a matrix for any y > 0 (Collatz and Wielandt), the better the nearer y is to its Perron vector.
-    For one-sided flow it stays near 2 max(λᵃ + λᵇ), above the eigenvalue: such generators are far from normal, and powers of a step that their eigenvalues allow can still grow.
+    radius of such a matrix for any y > 0 (Collatz and Wielandt), the better the nearer y is to its Perron vector. For one-sided
+    flow it stays near 2 max(λᵃ + λᵇ), above the eigenvalue: such generators are far from normal, and powers of a step that their
+    eigenvalues allow can still grow.
     """
     exit_rates = leaving(rates)
 
