@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -21,6 +21,7 @@ from mfg_jax.model import Model
 from mfg_jax.parameters import Parameters, as_scalars
 
 Path = Float[Array, "time side"]
+T = TypeVar("T")
 
 
 class Search(NamedTuple):
@@ -139,7 +140,9 @@ def _solve(model: Model, parameters: Parameters) -> Equilibrium:
     crowd, found = _fixed_point(model, game, jnp.where(is_valid, _first_guess(model, game), jnp.nan), tolerance)
     reply = best_reply(model, game, crowd)
     status = _status(is_valid, reply, found, tolerance, model.solver.max_iterations)
-    reply = _withhold(reply, (status == Status.INVALID_PARAMETERS) | (status == Status.UNSTABLE_STEP))
+    meaningless = (status == Status.INVALID_PARAMETERS) | (status == Status.UNSTABLE_STEP)
+    certificates = _withhold(certify_basics(model, game, crowd, reply), meaningless)
+    reply = _withhold(reply, meaningless)
     quotes = jax.vmap(lambda q: per_inventory(jnp.where(model.quoting, q, jnp.inf), jnp.inf))(reply.quotes)
     return Equilibrium(
         time=game.step_times[:: model.scheme.substeps],
@@ -154,14 +157,16 @@ def _solve(model: Model, parameters: Parameters) -> Equilibrium:
         residual=found.residual,
         iterations=found.iterations,
         status=status,
-        **certify_basics(model, game, crowd, reply)._asdict(),
+        **certificates._asdict(),
     )
 
 
-def _withhold(reply: BestReply, meaningless: Bool[Array, ""]) -> BestReply:
+def _withhold(numbers: T, meaningless: Bool[Array, ""]) -> T:
     """NaN in place of numbers that are garbage. A factor rather than a choice, so that their derivatives are NaN too."""
-    factor = jnp.where(meaningless, jnp.nan, 1.0).astype(reply.value.dtype)
-    return jax.tree.map(lambda leaf: leaf * factor if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, reply)
+    factor = jnp.where(meaningless, jnp.nan, 1.0)
+    return jax.tree.map(
+        lambda leaf: leaf * factor.astype(leaf.dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, numbers
+    )
 
 
 def _first_guess(model: Model, game: Game) -> Path:

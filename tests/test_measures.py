@@ -23,7 +23,7 @@ from tests.conftest import BASE_GAME, COMPILE_QUICKLY, UNCLIPPED, default_model,
 COUPLINGS = ["relative", "elastic", "market_share", "none"]
 BOUNDARIES = ["reflecting", "absorbing"]
 
-SMOOTH = {"k0": 0.4, "n_makers": 3.0, "crowd_mean": 1.0, "gamma": 0.2, **UNCLIPPED}
+SMOOTH = {"k0": 0.4, "n_makers": 3.0, "crowd_mean": 1.0, "gamma": 0.1, **UNCLIPPED}
 CLIPPED = {"k0": 0.4, "n_makers": 3.0, "crowd_mean": 1.0, "gamma": 0.2, "quote_min": 0.4, "quote_max": 0.9}
 
 
