@@ -71,7 +71,7 @@ class FixedPointSolver(ABC):
 
         def advance(loop: _Loop) -> _Loop:
             excess = phi(loop.trial) - loop.trial
-            size = jnp.max(jnp.abs(excess))
+            size = _size(excess)
             better = size < loop.best.residual  # False for NaN
             best = Iterate(
                 jnp.where(better, loop.trial, loop.best.point),
@@ -132,7 +132,7 @@ class Anderson(FixedPointSolver):
         return _AndersonMemory(start, jnp.full_like(start, jnp.nan), size, no_changes, no_changes, damping)
 
     def next_trial(self, trial: Path, excess: Path, memory: _AndersonMemory) -> tuple[Path, _AndersonMemory]:
-        size = jnp.max(jnp.abs(excess))
+        size = _size(excess)
         first = jnp.isinf(memory.base_size)
         accepted = size <= jnp.where(first, jnp.finfo(size.dtype).max, self.growth * memory.base_size)
 
@@ -154,6 +154,11 @@ class Anderson(FixedPointSolver):
         )
         memory = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), moved, restarted)
         return memory.base + memory.damping * memory.base_excess - _correction(memory), memory
+
+
+def _size(excess: Path) -> Float[Array, ""]:
+    """max |excess|, inf where any is not finite: XLA's maximum may pass over a NaN on a CPU."""
+    return jnp.where(jnp.all(jnp.isfinite(excess)), jnp.max(jnp.abs(excess)), jnp.inf)
 
 
 def _correction(memory: _AndersonMemory) -> Path:

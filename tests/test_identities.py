@@ -75,6 +75,7 @@ def test_published_asks() -> None:
     """Cartea, Donnelly and Jaimungal, figure 1."""
     game = {"A": 2.0, "k": 15.0, "eta": 0.0, "gamma": 0.01, "horizon": 10.0}
     (equilibrium,) = solve_games(default_model("none", x_max=3), game | UNCLIPPED)
+    assert equilibrium.status == mfg.Status.CONVERGED
     np.testing.assert_allclose(equilibrium.ask[0, 1:], [0.1076, 0.0845, 0.0719, 0.0614, 0.0488, 0.0257], atol=0.51e-4)
 
 
