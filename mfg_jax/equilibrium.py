@@ -141,7 +141,9 @@ def _solve(model: Model, parameters: Parameters) -> Equilibrium:
     reply = best_reply(model, game, crowd)
     status = _status(is_valid, reply, found, tolerance, model.solver.max_iterations)
     meaningless = (status == Status.INVALID_PARAMETERS) | (status == Status.UNSTABLE_STEP)
-    certificates = _withhold(certify_basics(model, game, crowd, reply), meaningless)
+    # said here, because XLA's minimum and maximum may pass over a NaN on a CPU
+    unknown = meaningless | ~jnp.all(jnp.isfinite(reply.density))
+    certificates = _withhold(certify_basics(model, game, crowd, reply), unknown)
     reply = _withhold(reply, meaningless)
     quotes = jax.vmap(lambda q: per_inventory(jnp.where(model.quoting, q, jnp.inf), jnp.inf))(reply.quotes)
     return Equilibrium(
