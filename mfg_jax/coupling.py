@@ -23,7 +23,6 @@ Sided = Float[Array, "side #edge *batch"]
 class Coupling(ABC):
     """The interaction between one maker and the crowd. Subclasses are frozen dataclasses registered as static pytrees."""
 
-    uses_k0 = False
     uses_n_makers = False
 
     @abstractmethod
@@ -66,8 +65,6 @@ class Relative(_Exponential):
 class Elastic(_Exponential):
     """A·exp(−k0·δ̄)·exp(−k(δ − δ̄)): relative competition for a flow that falls as the crowd widens."""
 
-    uses_k0 = True
-
     def rate(self, quote: Sided, crowd: Sided, flow: Flow) -> Sided:
         return flow.A * jnp.exp(-flow.k * (quote - crowd) - flow.k0 * crowd)
 
@@ -77,7 +74,6 @@ class Elastic(_Exponential):
 class MarketShare(Coupling):
     """A·exp(−k0·δ̄)·e^(−kδ)/(e^(−kδ) + (N−1)e^(−kδ̄)): N makers share a flow."""
 
-    uses_k0 = True
     uses_n_makers = True
 
     def rate(self, quote: Sided, crowd: Sided, flow: Flow) -> Sided:

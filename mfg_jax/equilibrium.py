@@ -29,6 +29,8 @@ class Search(NamedTuple):
 
     residual: Float[Array, ""]
     iterations: Int[Array, ""]
+    unstable: Bool[Array, ""]
+    """Whether a step was too long for the rates of some trial."""
 
 
 class Status(enum.IntEnum):
@@ -56,7 +58,7 @@ _EXPLANATIONS = {
         "from a milder one (k0 nearer to k, a less skewed crowd)."
     ),
     Status.NON_FINITE: "The numbers overflowed: check the units of A, k and the penalties, or bound the quotes.",
-    Status.UNSTABLE_STEP: "A time step is too long for the fill rates met: raise n_steps, or raise quote_min.",
+    Status.UNSTABLE_STEP: "A time step is, or may be, too long for the fill rates met: raise n_steps, or raise quote_min.",
     Status.CONTINUATION_STOPPED: "The path from the uncoupled game could not be followed to this one.",
     Status.INVALID_PARAMETERS: (
         "No game has these numbers: A, k, horizon and crowd_std must be positive, eta, gamma and k0 not negative, n_makers "
@@ -147,7 +149,7 @@ def _solve(model: Model, parameters: Parameters) -> Equilibrium:
     reply = _withhold(reply, meaningless)
     quotes = jax.vmap(lambda q: per_inventory(jnp.where(model.quoting, q, jnp.inf), jnp.inf))(reply.quotes)
     return Equilibrium(
-        time=game.step_times[:: model.scheme.substeps],
+        time=parameters.horizon * jnp.asarray(model.time_fractions, game.dt.dtype),
         inventory=game.inventory,
         value=reply.value,
         ask=quotes[:, 0],
@@ -188,12 +190,17 @@ def _fixed_point(model: Model, game: Game, start: Path, tolerance: Float[Array, 
         return jnp.clip(crowd, game.flow.quote_min, game.flow.quote_max.ravel())
 
     def search(_: Callable[[Path], Path], start: Path) -> tuple[Path, Search]:
-        found = model.solver.solve(phi, start, project, tolerance)
-        # custom_root wants auxiliary outputs that have tangents, so the count travels as a float
-        return found.point, Search(found.residual, found.iterations.astype(start.dtype))
+        def trial(crowd: Path) -> tuple[Path, Bool[Array, ""]]:
+            reply = best_reply(model, game, crowd)
+            return reply.crowd, reply.unstable
+
+        found = model.solver.solve(trial, start, project, tolerance)
+        # custom_root wants auxiliary outputs that have tangents, so all travel as floats
+        how = Search(found.residual, found.iterations, found.unstable)
+        return found.point, jax.tree.map(lambda leaf: leaf.astype(start.dtype), how)
 
     crowd, found = jax.lax.custom_root(lambda crowd: phi(crowd) - crowd, start, search, _solve_linearised, has_aux=True)
-    return crowd, Search(found.residual, found.iterations.astype(jnp.int32))
+    return crowd, Search(found.residual, found.iterations.astype(jnp.int32), found.unstable > 0)
 
 
 def _solve_linearised(linear: Callable[[Path], Path], target: Path) -> Path:
@@ -213,8 +220,9 @@ def _status(
     finite = jnp.all(jnp.isfinite(reply.value)) & jnp.all(jnp.isfinite(reply.crowd))
     converged = found.residual <= tolerance
     gave_up = found.iterations >= max_iterations
+    overflowed_by_instability = found.unstable & ~converged & ~gave_up
     return jnp.select(
-        [~is_valid, reply.unstable, ~finite, converged, gave_up],
+        [~is_valid, reply.unstable | overflowed_by_instability, ~finite, converged, gave_up],
         [
             jnp.asarray(status.value, jnp.int32)
             for status in (

@@ -23,6 +23,8 @@ class Iterate(NamedTuple):
     """max |Φ(point) − point|; inf while no finite one was seen."""
     iterations: Int[Array, ""]
     """Evaluations of Φ spent."""
+    unstable: Bool[Array, ""]
+    """Whether some evaluation of Φ was unstable."""
 
 
 class _Loop(NamedTuple):
@@ -61,27 +63,36 @@ class FixedPointSolver(ABC):
         """The next trial, given excess = Φ(trial) − trial. A trial that is not finite ends the iteration."""
 
     def solve(
-        self, phi: Callable[[Path], Path], start: Path, project: Callable[[Path], Path], tolerance: Float[Array, ""]
+        self,
+        phi: Callable[[Path], tuple[Path, Bool[Array, ""]]],
+        start: Path,
+        project: Callable[[Path], Path],
+        tolerance: Float[Array, ""],
     ) -> Iterate:
-        """Iterates until the residual is at most `tolerance` (price units); `project` keeps trials in the quote box."""
+        """Iterates until the residual is at most `tolerance` (price units).
+
+        `phi` gives Φ and whether evaluating it was unstable; `project` keeps trials in the quote box.
+        """
 
         def unfinished(loop: _Loop) -> Bool[Array, ""]:
             best = loop.best
             return ~(best.residual <= tolerance) & (best.iterations < self.max_iterations) & jnp.all(jnp.isfinite(loop.trial))
 
         def advance(loop: _Loop) -> _Loop:
-            excess = phi(loop.trial) - loop.trial
+            reply, unstable = phi(loop.trial)
+            excess = reply - loop.trial
             size = _size(excess)
             better = size < loop.best.residual  # False for NaN
             best = Iterate(
                 jnp.where(better, loop.trial, loop.best.point),
                 jnp.where(better, size, loop.best.residual),
                 loop.best.iterations + 1,
+                loop.best.unstable | unstable,
             )
             trial, memory = self.next_trial(loop.trial, excess, loop.memory)
             return _Loop(project(trial), memory, best)
 
-        nothing_seen = Iterate(start, jnp.full((), jnp.inf, start.dtype), jnp.zeros((), jnp.int32))
+        nothing_seen = Iterate(start, jnp.full((), jnp.inf, start.dtype), jnp.zeros((), jnp.int32), jnp.zeros((), bool))
         return jax.lax.while_loop(unfinished, advance, _Loop(start, self.start_memory(start), nothing_seen)).best
 
 

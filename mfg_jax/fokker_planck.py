@@ -22,5 +22,5 @@ def solve_forward(model: Model, game: Game, rates: Float[Array, "step stage side
         later = model.scheme.forward_step(stage_rates, density, dt)
         return later, later
 
-    _, densities = jax.lax.scan(step, game.initial_density, (rates, jnp.diff(game.step_times)))
+    _, densities = jax.lax.scan(step, game.initial_density, (rates, game.dt))
     return jnp.concatenate([game.initial_density[None], densities])

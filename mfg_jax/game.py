@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from mfg_jax.lattice import inventories
@@ -16,8 +17,8 @@ class Game(NamedTuple):
     """The arrays of one game."""
 
     flow: Flow
-    step_times: Float[Array, " step_time"]
-    """Ends of the scheme's steps; every `scheme.substeps`-th is a stored time."""
+    dt: Float[Array, " step"]
+    """Lengths of the scheme's steps."""
     inventory: Float[Array, " x"]
     running_cost: Float[Array, " x"]
     terminal_value: Float[Array, " x"]
@@ -30,7 +31,8 @@ def lay_out(model: Model, parameters: Parameters) -> Game:
     inventory = jnp.asarray(inventories(model.x_max), dtype)
     return Game(
         flow=order_flow(parameters),
-        step_times=parameters.horizon * jnp.asarray(model.step_fractions, dtype),
+        # from exact fractions: differences of rounded times would lose digits in single precision
+        dt=parameters.horizon * jnp.asarray(np.diff(model.step_fractions), dtype),
         inventory=inventory,
         running_cost=parameters.eta * inventory**2,
         terminal_value=-parameters.gamma * inventory**2,

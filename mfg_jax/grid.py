@@ -11,10 +11,10 @@ STENCIL = 6  # nodes of a local interpolant: its error, of order 6, stays below 
 def graded_fractions(n_steps: int, grading: float) -> Float[np.ndarray, " time"]:
     """Fractions 0 … 1 of the horizon, clustered towards the close (MODEL.md, section 9): 1 − (e^(a·u) − 1)/(e^a − 1), u = 1 … 0.
 
-    A grading of 0 is uniform.
+    A grading of 0, or too small to tell from 0, is uniform.
     """
     u = np.linspace(1.0, 0.0, n_steps + 1)
-    return 1.0 - (np.expm1(grading * u) / np.expm1(grading) if grading > 0 else u)
+    return 1.0 - (np.expm1(grading * u) / np.expm1(grading) if grading > np.finfo(float).eps else u)
 
 
 def interpolation_stencil(

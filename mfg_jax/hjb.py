@@ -57,6 +57,6 @@ def solve_backward(
         earlier, rates = model.scheme.backward_step(lambda v, c: slope(model, game, v, c), value, *interval)
         return earlier, (earlier, rates)
 
-    intervals = (crowd_at_stages(model, crowd), jnp.diff(game.step_times))
+    intervals = (crowd_at_stages(model, crowd), game.dt)
     _, (values, rates) = jax.lax.scan(step, game.terminal_value, intervals, reverse=True)
     return jnp.concatenate([values, game.terminal_value[None]]), rates

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +23,6 @@ BAD_INPUT, SOME_FAILED, INTERRUPTED = 2, 3, 130
 
 app = typer.Typer(
     name="mfgsweep",
-    help="Equilibria of competing market makers: solve whole grids of games into a labelled zarr store.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -62,21 +63,37 @@ def _batch(text: str) -> int | None:
 
 
 @contextmanager
-def _stop_on_interrupt(say: Any) -> Iterator[threading.Event]:
-    """The first Ctrl-C asks the run to stop after the write in flight; the second stops at once."""
+def _stop_on_interrupt() -> Iterator[threading.Event]:
+    """The first Ctrl-C asks the run to stop after what is in flight; the second stops at once."""
     stop = threading.Event()
 
     def ask(number: int, frame: object) -> None:
         del number, frame
+        # os.write, because a signal may come in the middle of a print; os._exit, because a batch cannot be broken off
+        if stop.is_set():
+            os.write(2, b"mfgsweep: stopped; run the same command again to go on\n")
+            os._exit(INTERRUPTED)
         stop.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        say("stopping after the batch and the write in flight; press Ctrl-C again to stop at once")
+        os.write(2, b"mfgsweep: stopping after the batches and the write in flight; press Ctrl-C again to stop at once\n")
 
     before = signal.signal(signal.SIGINT, ask)
     try:
         yield stop
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mfgsweep {version('mfg-jax')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    show: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Say the version.")] = False,
+) -> None:
+    """Equilibria of competing market makers: solve whole grids of games into a labelled zarr store."""
 
 
 @app.command()
@@ -100,7 +117,10 @@ def run(
         raise _fail("--resume and --fresh contradict each other; give one of them")
     size = _batch(batch)
 
+    from jax.errors import JaxRuntimeError
+
     from sweeps import engine, reporting, runtime
+    from sweeps.problems import brief
     from sweeps.store import StoreError
 
     reporter = reporting.reporter(quiet, as_json)
@@ -108,11 +128,15 @@ def run(
         runtime.configure(device)
         if (warning := runtime.idle_gpu()) and device is not Device.CPU:
             typer.echo(f"mfgsweep: {warning}", err=True)
-        with _stop_on_interrupt(reporter.say) as stop, reporter:
+        with _stop_on_interrupt() as stop, reporter:
             progress = engine.run(spec, path, size, fresh, resume, reporter.progress, stop)
     except (StoreError, runtime.DeviceError, OSError) as error:
         raise _fail(error) from None
-    except (engine.Interrupted, KeyboardInterrupt):
+    except JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise _fail(f"the device's memory is full; give a smaller --batch (and --fresh). It said: {brief(str(error))}") from None
+    except engine.Interrupted:
         typer.echo(f"mfgsweep: interrupted; run the same command again to go on with {path}", err=True)
         raise typer.Exit(INTERRUPTED) from None
     failed = _summarise(reporter, path, progress)

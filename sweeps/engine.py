@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -26,7 +25,9 @@ from sweeps.dataset import STATUSES, variables
 from sweeps.sampling import Design, design
 from sweeps.spec import Spec
 
-Program = Callable[[mfg.Parameters], dict[str, jax.Array]]
+SolveOne = Callable[[mfg.Parameters], dict[str, jax.Array]]
+Program = Callable[[mfg.Parameters, Any], dict[str, jax.Array]]
+"""Takes a batch of games and how many of them, from the first on, are wanted."""
 
 LARGEST_CPU_BATCH = 64
 LARGEST_GPU_BATCH = 16_384
@@ -110,11 +111,23 @@ class Sweep:
         return store.block_shape(self.design.shape, games)
 
     def batch_size(self) -> int:
-        """Games that fit into a quarter of the free memory at once, and no more than it pays to solve together."""
-        on_cpu = jax.default_backend() == "cpu"
-        largest = LARGEST_CPU_BATCH if on_cpu else LARGEST_GPU_BATCH
-        fitting = runtime.free_memory() // (4 * self.working_bytes_per_game())
-        return max(1, min(largest, fitting, math.prod(self.block_shape())))
+        """Games in a batch: as many as it pays to solve together and, on a GPU, fit into a quarter of its free memory."""
+        if jax.default_backend() == "cpu":
+            most = LARGEST_CPU_BATCH
+        else:
+            most = min(LARGEST_GPU_BATCH, runtime.free_memory() // (4 * self.working_bytes_per_game()))
+        return max(1, min(most, math.prod(self.block_shape())))
+
+    def worker_count(self) -> int:
+        """Batches in flight: on a CPU one on each core, each one game at a time, as memory allows; a GPU is kept busy by one."""
+        if jax.default_backend() != "cpu":
+            return 1
+        return max(1, min(runtime.core_count(), runtime.free_memory() // (2 * self.working_bytes_per_game())))
+
+    def working_bytes(self, batch: int) -> int:
+        """What solving takes: on a CPU one game on each core at a time, on a GPU a whole batch."""
+        at_once = self.worker_count() if jax.default_backend() == "cpu" else batch
+        return at_once * self.working_bytes_per_game()
 
     def working_bytes_per_game(self) -> int:
         """What solving one game holds at a time: the rates of all stages, several times over where derivatives are taken."""
@@ -137,9 +150,9 @@ class Sweep:
         return tasks
 
     def _solve_batch(self, program: Program, games: np.ndarray, columns: Mapping[str, np.ndarray], batch: int) -> Solved:
-        """A short batch is filled up with repetitions of its first game, which are dropped again here."""
+        """A short batch is filled up with repetitions of its first game, whose results are dropped again here."""
         filled = {name: np.concatenate([v, np.repeat(v[:1], batch - games.size)]) for name, v in columns.items()}
-        results = program(self._parameters(filled, batch))
+        results = program(self._parameters(filled, batch), games.size)
         return Solved(games, {name: np.asarray(value)[: games.size] for name, value in results.items()})
 
     def _parameters(self, columns: Mapping[str, np.ndarray], batch: int) -> mfg.Parameters:
@@ -153,17 +166,36 @@ class Sweep:
         if key not in self._programs:
             solve_one = _solver(self.model(coupling, boundary), self.spec)
             # On a CPU each game runs its own loops, and stops when it is done; a GPU wants all lanes at once.
-            many = _one_by_one(solve_one) if jax.default_backend() == "cpu" else jax.vmap(solve_one)
+            many = _one_by_one(solve_one) if jax.default_backend() == "cpu" else _all_at_once(solve_one)
             example = {name: np.ones(batch) for name in self.parameter_names}
-            self._programs[key] = jax.jit(many).lower(self._parameters(example, batch)).compile()
+            self._programs[key] = jax.jit(many).lower(self._parameters(example, batch), 1).compile()
         return self._programs[key]
 
 
-def _one_by_one(solve_one: Callable[[mfg.Parameters], dict[str, jax.Array]]) -> Callable[..., Any]:
-    return lambda parameters: jax.lax.map(solve_one, parameters)
+def _one_by_one(solve_one: SolveOne) -> Program:
+    """Solves the first `count` games, one after the other, and spends no time on those that fill up the batch."""
+    solve_one = jax.jit(solve_one)  # traced once for its shapes and its use
+
+    def solve_many(parameters: mfg.Parameters, count: jax.Array) -> dict[str, jax.Array]:
+        def game(i: jax.Array | int) -> mfg.Parameters:
+            return jax.tree.map(lambda leaf: leaf[i], parameters)
+
+        def solve(i: jax.Array, results: dict[str, jax.Array]) -> dict[str, jax.Array]:
+            return jax.tree.map(lambda all_games, one: all_games.at[i].set(one), results, solve_one(game(i)))
+
+        batch = jax.tree.leaves(parameters)[0].size
+        shapes = jax.eval_shape(solve_one, game(0))
+        empty = jax.tree.map(lambda one: jnp.zeros((batch, *one.shape), one.dtype), shapes)
+        return jax.lax.fori_loop(0, count, solve, empty)
+
+    return solve_many
 
 
-def _solver(model: mfg.Model, spec: Spec) -> Callable[[mfg.Parameters], dict[str, jax.Array]]:
+def _all_at_once(solve_one: SolveOne) -> Program:
+    return lambda parameters, count: jax.vmap(solve_one)(parameters)
+
+
+def _solver(model: mfg.Model, spec: Spec) -> SolveOne:
     """All stored variables of one game."""
     gradients = spec.outputs.gradients
 
@@ -191,6 +223,8 @@ def _stored(spec: Spec, equilibrium: mfg.Equilibrium, metrics: mfg.Metrics) -> d
 
     names = [v.name for v in variables(spec) if v.dims != ("parameter",)]
     stored = {name: of_game(name) for name in ["status", *names]}
+    # every certificate of numbers that mean nothing is missing, this truth value too
+    stored["monotone"] = jnp.where(jnp.isnan(stored["min_density"]), jnp.nan, stored["monotone"].astype(float))
     if spec.outputs.surfaces:
         for side in ("ask", "bid"):  # an offset that is not quoted is infinite in the library, missing in a store
             stored[side] = jnp.where(jnp.isposinf(stored[side]), jnp.nan, stored[side])
@@ -211,7 +245,7 @@ def run(
     Args:
         batch: games solved at once; None for what memory allows, or what the store was begun with.
         fresh: delete a store that is there. resume: insist that there is one.
-        report: called after every batch. stop: set it to stop after the write in flight.
+        report: called after every batch. stop: set it to stop after the batches and the write in flight.
 
     Raises:
         StoreError: the store cannot be used as asked. Interrupted: `stop` was set before the end.
@@ -221,7 +255,7 @@ def run(
     target = _open(sweep, path, batch, fresh, resume)
     batch = int(target.attributes["batch"])
     progress = _progress_of(target)
-    with ThreadPoolExecutor(max_workers=worker_count()) as pool:
+    with ThreadPoolExecutor(max_workers=sweep.worker_count()) as pool:
         try:
             _fill(sweep, target, batch, pool, progress, report, stop or threading.Event())
         finally:
@@ -261,11 +295,6 @@ def _progress_of(target: store.Store) -> Progress:
     return Progress(points=int(counts.sum()), done_before=statuses.total(), statuses=statuses)
 
 
-def worker_count() -> int:
-    """Batches in flight: a program of one game after another keeps one core busy; a GPU is kept busy by one batch."""
-    return os.cpu_count() or 1 if jax.default_backend() == "cpu" else 1
-
-
 def _fill(
     sweep: Sweep,
     target: store.Store,
@@ -275,19 +304,14 @@ def _fill(
     report: Callable[[Progress], None],
     stop: threading.Event,
 ) -> None:
-    """Solves and writes the pending blocks in order, with enough of the next ones submitted to keep the workers busy."""
-    in_flight: deque[tuple[store.Block, list[Future[Solved]]]] = deque()
-    pending = iter(target.pending_blocks())
+    """Solves and writes the pending blocks in order."""
     report(progress)
     begun = time.perf_counter()
-    while True:
-        while sum(len(tasks) for _, tasks in in_flight) <= worker_count() and (block := next(pending, None)) is not None:
-            in_flight.append((block, sweep.submit_block(block, batch, pool)))
-        if not in_flight:
-            return
-        block, tasks = in_flight.popleft()
+    for block, tasks in _submitted(sweep, target.pending_blocks(), batch, pool):
         results: dict[str, np.ndarray] = {}
         for task in tasks:
+            if stop.is_set():
+                raise Interrupted
             games, solved = task.result()
             for name, values in solved.items():
                 whole = results.setdefault(name, np.empty((len(block), *values.shape[1:]), values.dtype))
@@ -295,6 +319,20 @@ def _fill(
             progress.count(solved["status"])
             progress.seconds = time.perf_counter() - begun
             report(progress)
-            if stop.is_set():
-                raise Interrupted
         target.write(block, results)
+
+
+def _submitted(
+    sweep: Sweep, blocks: Iterable[store.Block], batch: int, pool: ThreadPoolExecutor
+) -> Iterator[tuple[store.Block, list[Future[Solved]]]]:
+    """Blocks with their batches handed to the workers, who always have a batch each of a later block to go on with."""
+    ahead: deque[tuple[store.Block, list[Future[Solved]]]] = deque()
+    waiting = 0  # batches behind the first block in the queue
+    for block in blocks:
+        tasks = sweep.submit_block(block, batch, pool)
+        waiting += len(tasks) if ahead else 0
+        ahead.append((block, tasks))
+        while waiting >= sweep.worker_count() and len(ahead) > 1:
+            yield ahead.popleft()
+            waiting -= len(ahead[0][1])
+    yield from ahead

@@ -6,7 +6,7 @@ import math
 
 import jax
 
-from sweeps.engine import Sweep, worker_count
+from sweeps.engine import Sweep
 from sweeps.spec import Spec
 
 # On one core of a 2020s server, by scripts/bench_solver.py; the sweeps of a fixed point and the cost of derivatives are typical.
@@ -32,7 +32,7 @@ def lines(spec: Spec, batch: int | None) -> list[str]:
         f"programs    {kinds} to compile",
         f"batches     about {batches} of up to {size} games",
         f"blocks      {blocks} of up to {block} games: what one write stores",
-        f"memory      about {readable(size * sweep.working_bytes_per_game())} a batch",
+        f"memory      about {readable(sweep.working_bytes(size))}",
         f"on disk     up to {readable(on_disk)}, before compression",
         f"time        {_time(spec, sweep, kinds)}",
     ]
@@ -44,9 +44,10 @@ def _time(spec: Spec, sweep: Sweep, kinds: int) -> str:
     model = sweep.model("none", "reflecting")
     states = model.n_steps * model.scheme.substeps * len(model.scheme.nodes) * (2 * model.x_max + 1)
     one_game = 1e-9 * NANOSECONDS_PER_STATE_STAGE * states * SWEEPS_PER_GAME
-    seconds = len(sweep.design) * one_game * (COST_OF_GRADIENTS if spec.outputs.gradients else 1) / worker_count()
+    workers = sweep.worker_count()
+    seconds = len(sweep.design) * one_game * (COST_OF_GRADIENTS if spec.outputs.gradients else 1) / workers
     compiling = kinds * SECONDS_TO_COMPILE * (2 if spec.outputs.gradients else 1)
-    return f"roughly {_duration(seconds)} on {worker_count()} cores, and {_duration(compiling)} to compile"
+    return f"roughly {_duration(seconds)} on {workers} cores, and {_duration(compiling)} to compile"
 
 
 def _duration(seconds: float) -> str:

@@ -123,7 +123,9 @@ def reporter(quiet: bool, as_json: bool) -> Reporter:
 
 
 def _rate(state: State) -> str:
-    return f"{state.points_per_second:.1f} games/s" if state.done else "compiling"
+    if state.done:
+        return f"{state.points_per_second:.1f} games/s"
+    return "compiling" if state.done_before < state.points else "nothing to solve"
 
 
 def _statuses(state: State) -> str:

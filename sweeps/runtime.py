@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import re
@@ -14,6 +15,11 @@ from typing import Any
 
 # JAX before 0.12 runs the small loops of a single game through a dispatcher; this keeps them compiled, four times faster.
 _COMPILED_LOOPS = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=1000000000"
+
+CUDA_DRIVERS = {"cuda13": 580, "cuda12": 525}
+"""The oldest driver that runs each CUDA version, newest first."""
+
+UNKNOWN_MEMORY = 2_000_000_000
 
 _PACKAGES = ("mfg-jax", "jax", "jaxlib", "equinox", "numpy", "xarray", "zarr")
 
@@ -63,11 +69,11 @@ def idle_gpu() -> str | None:
     driver = nvidia_driver()
     if driver is None or jax.default_backend() != "cpu":
         return None
-    cuda = "cuda13" if driver >= 580 else "cuda12"
-    return (
-        f"THE GPU OF THIS MACHINE IS IDLE: an NVIDIA driver ({driver}) is here, but JAX finds only the CPU. "
-        f"Mend it with: {sys.executable} -m pip install 'jax[{cuda}]'"
-    )
+    idle = f"THE GPU OF THIS MACHINE IS IDLE: an NVIDIA driver ({driver}) is here, but JAX finds only the CPU. "
+    cuda = next((name for name, oldest in CUDA_DRIVERS.items() if driver >= oldest), None)
+    if cuda is None:
+        return idle + f"The driver is too old for JAX: update it to {min(CUDA_DRIVERS.values())} or newer"
+    return idle + f"Mend it with: {sys.executable} -m pip install 'jax[{cuda}]'"
 
 
 def device_name() -> str:
@@ -89,10 +95,23 @@ def free_memory() -> int:
     statistics = jax.devices()[0].memory_stats()
     if statistics and "bytes_limit" in statistics:
         return statistics["bytes_limit"] - statistics["bytes_in_use"]
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):  # not every system says
-        return 2_000_000_000
+    meminfo = Path("/proc/meminfo")
+    available = re.search(r"MemAvailable:\s*(\d+) kB", meminfo.read_text()) if meminfo.exists() else None
+    of_machine = 1024 * int(available[1]) if available else UNKNOWN_MEMORY
+    return int(min(of_machine, _free_memory_of_container()))
+
+
+def _free_memory_of_container() -> float:
+    """What a control group (version 2) leaves to this process; infinite where none limits it."""
+    limit, used = (Path("/sys/fs/cgroup", name) for name in ("memory.max", "memory.current"))
+    if not limit.exists() or (bytes_allowed := limit.read_text().strip()) == "max":
+        return math.inf
+    return int(bytes_allowed) - int(used.read_text())
+
+
+def core_count() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def git_revision() -> str | None:

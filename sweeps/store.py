@@ -223,7 +223,7 @@ def open_existing(path: Path) -> Store:
     try:
         store = Store(path)
         version = store.attributes["mfgsweep_format"]
-    except (FileNotFoundError, FileExistsError, NotADirectoryError, KeyError):
+    except (FileNotFoundError, FileExistsError, NotADirectoryError, KeyError, ValueError):  # zarr's own errors are ValueErrors
         raise StoreError(f"{path}: exists and is no store of mfgsweep; choose another --out") from None
     if version > FORMAT:
         raise StoreError(f"{path}: was made by a newer mfg-jax (format {version}, this one knows {FORMAT}); update mfg-jax")
@@ -238,9 +238,18 @@ def check_same_spec(store: Store, spec: Spec) -> None:
     """
     differences = differing_keys(store.attributes["spec"], spec.canonical())
     if differences:
-        lines = [f"  {key}: {old} in the store, {new} in the grid file" for key, old, new in differences]
+        lines = [f"  {key}: {_brief(old)} in the store, {_brief(new)} in the grid file" for key, old, new in differences]
         advice = "Choose another --out, or --fresh to delete the store and start again."
         raise StoreError("\n".join([f"{store.path}: was made by another spec:", *lines, advice]))
+
+
+def _brief(value: object) -> str:
+    """A value of a spec in a few words."""
+    if value is None:
+        return "absent"
+    if isinstance(value, list) and len(value) > 6:
+        return f"{len(value)} values from {value[0]} to {value[-1]}"
+    return str(value)
 
 
 def delete(path: Path) -> None:

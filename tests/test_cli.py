@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from jax.errors import JaxRuntimeError
 from jax.experimental.compilation_cache import compilation_cache
 from typer.testing import CliRunner, Result
 
-from sweeps import cli, diagnosis, reporting, runtime, store
+from sweeps import cli, diagnosis, engine, reporting, runtime, store
 from sweeps.dataset import open_store
 from sweeps.engine import Progress, Sweep
 from sweeps.export import WRITERS
@@ -60,15 +62,17 @@ def below(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-def run_until(monkeypatch: pytest.MonkeyPatch, done: int, interrupts: int = 1, *options: object) -> Result:
-    """`run`, with Ctrl-C pressed once `done` games are solved, as often as `interrupts` says."""
+def run_until(monkeypatch: pytest.MonkeyPatch, done: int, *options: object) -> Result:
+    """`run`, with Ctrl-C pressed once `done` games are solved."""
 
     class Impatient(reporting.Plain):
+        pressed = False
+
         def progress(self, state: Progress) -> None:
             super().progress(state)
-            if state.done >= done:
-                for _ in range(interrupts):
-                    signal.raise_signal(signal.SIGINT)
+            if state.done >= done and not self.pressed:
+                self.pressed = True
+                signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patch:
         patch.setattr(reporting, "reporter", lambda quiet, as_json: Impatient())
@@ -196,13 +200,26 @@ class TestRun:
         assert "36 games in" in mfgsweep("run", "grid.yaml", "--fresh", "--batch", BATCH).stdout
 
 
+def test_version():
+    assert mfgsweep("--version").stdout == f"mfgsweep {version('mfg-jax')}\n"
+
+
+def test_a_full_device_is_told_with_what_to_do(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    def run_out(*_: object, **__: object) -> None:
+        raise JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 99 bytes.")
+
+    monkeypatch.setattr(engine, "run", run_out)
+    assert refusal("run", "grid.yaml").startswith("mfgsweep: the device's memory is full; give a smaller --batch (and --fresh).")
+
+
 class TestInterrupt:
-    @pytest.mark.parametrize("interrupts", [1, 2])
-    def test_exits_130_and_the_same_command_goes_on(self, folder: Path, monkeypatch: pytest.MonkeyPatch, interrupts: int):
+    def test_exits_130_and_the_same_command_goes_on(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ):
         handler = signal.getsignal(signal.SIGINT)
-        result = run_until(monkeypatch, BLOCK + 1, interrupts)
+        result = run_until(monkeypatch, BLOCK + 1)
         assert result.exit_code == 130
-        assert "stopping after the batch and the write in flight; press Ctrl-C again to stop at once" in result.stdout
+        assert "stopping after the batches and the write in flight; press Ctrl-C again to stop at once" in capfd.readouterr().err
         assert result.stderr == "mfgsweep: interrupted; run the same command again to go on with results/sweep.zarr\n"
         assert signal.getsignal(signal.SIGINT) is handler
         result = mfgsweep("run", "grid.yaml")
@@ -322,11 +339,17 @@ class TestBadInput:
 
 
 class TestIdleGpu:
-    @pytest.mark.parametrize(("driver", "extra"), [(535, "cuda12"), (580, "cuda13")])
-    def test_is_said_loudly(self, finished: Path, monkeypatch: pytest.MonkeyPatch, driver: int, extra: str):
+    @pytest.mark.parametrize(
+        ("driver", "mending"),
+        [
+            (470, "The driver is too old for JAX: update it to 525 or newer"),
+            (535, f"Mend it with: {sys.executable} -m pip install 'jax[cuda12]'"),
+            (580, f"Mend it with: {sys.executable} -m pip install 'jax[cuda13]'"),
+        ],
+    )
+    def test_is_said_loudly(self, finished: Path, monkeypatch: pytest.MonkeyPatch, driver: int, mending: str):
         monkeypatch.setattr(runtime, "nvidia_driver", lambda: driver)
         monkeypatch.setattr(diagnosis, "self_check", lambda: 0.0)
-        mending = f"Mend it with: {sys.executable} -m pip install 'jax[{extra}]'"
         result = mfgsweep("run", "grid.yaml", "--out", finished)
         assert result.exit_code == 0
         for message in (result.stderr, refusal("run", "grid.yaml", "--device", "gpu"), mfgsweep("doctor").stdout):

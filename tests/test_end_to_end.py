@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -29,9 +30,9 @@ outputs: {paths: true, surfaces: true}
 store: results/sweep.zarr
 """
 POINTS, BLOCK = 1500, 250
-KILLS = (0, 1, 400, 900)
+KILLS = (0, 1, 400, 700)
 """Games done when a process is killed: while it compiles, within the first block, and later."""
-INTERRUPT = 1100
+STOP_AT_ONCE, INTERRUPT = 900, 1100
 
 RUN = [MFGSWEEP, "run", "grid.yaml", "--device", "cpu", "--json"]
 
@@ -55,8 +56,8 @@ def done(folder: Path) -> int:
         return int((dataset["status"] != 0).sum())
 
 
-def run_until(folder: Path, reached: int, number: signal.Signals) -> Ended:
-    """A run that gets a signal as soon as it reports that at least `reached` games are done."""
+def run_until(folder: Path, reached: int, number: signal.Signals, times: int = 1) -> Ended:
+    """A run that gets a signal, `times` over, as soon as it reports that at least `reached` games are done."""
     # compiled programs are kept: a process that goes on is to be killed at its games, not at its compiler
     settings = environment(JAX_COMPILATION_CACHE_DIR=str(folder / "programs"), JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0")
     process = subprocess.Popen(RUN, cwd=folder, env=settings, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -65,7 +66,9 @@ def run_until(folder: Path, reached: int, number: signal.Signals) -> Ended:
     for line in process.stdout:
         events.append(json.loads(line))
         if events[-1].get("done", 0) >= reached:
-            process.send_signal(number)
+            for _ in range(times):
+                process.send_signal(number)
+                time.sleep(0.1)  # two at once would be one
             break
     rest, complaint = process.communicate(timeout=120)
     if number != signal.SIGKILL:
@@ -83,10 +86,11 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subpr
 
 @pytest.fixture(scope="module")
 def history(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Mapping[str, Ended]]:
-    """One sweep that is killed four times, then interrupted, then left to finish."""
+    """One sweep that is killed four times, then stopped at once, then interrupted, then left to finish."""
     folder = tmp_path_factory.mktemp("killed")
     (folder / "grid.yaml").write_text(GRID)
     ended = {f"killed at {reached}": run_until(folder, reached, signal.SIGKILL) for reached in KILLS}
+    ended["stopped at once"] = run_until(folder, STOP_AT_ONCE, signal.SIGINT, times=2)
     ended["interrupted"] = run_until(folder, INTERRUPT, signal.SIGINT)
     ended["finished"] = run_until(folder, POINTS + 1, signal.SIGKILL)
     return folder, ended
@@ -127,11 +131,19 @@ def test_each_run_goes_on_where_the_last_stopped(history: tuple[Path, Mapping[st
 def test_an_interrupted_run_says_how_to_go_on(history: tuple[Path, Mapping[str, Ended]]):
     interrupted = history[1]["interrupted"]
     assert interrupted.code == 130
-    assert interrupted.complaint == "mfgsweep: interrupted; run the same command again to go on with results/sweep.zarr\n"
+    assert interrupted.complaint.splitlines() == [
+        "mfgsweep: stopping after the batches and the write in flight; press Ctrl-C again to stop at once",
+        "mfgsweep: interrupted; run the same command again to go on with results/sweep.zarr",
+    ]
     assert interrupted.done < POINTS
-    last = interrupted.events[-1]
-    assert last["event"] in ("message", "progress")
-    assert any("press Ctrl-C again" in event.get("text", "") for event in interrupted.events)
+    assert interrupted.events[-1]["event"] == "progress"
+
+
+def test_a_second_interrupt_stops_at_once(history: tuple[Path, Mapping[str, Ended]]):
+    stopped = history[1]["stopped at once"]
+    assert stopped.code == 130
+    assert stopped.complaint.splitlines()[-1] == "mfgsweep: stopped; run the same command again to go on"
+    assert stopped.done < POINTS
 
 
 def test_what_is_left_completes(history: tuple[Path, Mapping[str, Ended]]):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.interpolate import CubicSpline
 
@@ -246,6 +246,7 @@ def test_quadrature_and_interpolation_are_exact_for_polynomials(n_steps: int, gr
 
 
 @given(n_steps=st.integers(1, 300), grading=st.floats(0.0, 10.0))
+@example(n_steps=3, grading=5e-324)
 def test_time_grid(n_steps: int, grading: float) -> None:
     """From 0 to 1, in n_steps that shrink by e^grading from first to last, each by the same factor."""
     fractions = graded_fractions(n_steps, grading)

@@ -131,7 +131,11 @@ def test_picard_and_anderson_agree_and_anderson_needs_fewer_evaluations() -> Non
 def iterate(solver: mfg.FixedPointSolver, phi: Callable[[jax.Array], jax.Array], starts: list[float]) -> Any:
     """Towards fixed points in the box [0, 4], from constant paths, all in one batch of the size of a real one."""
     paths = np.array(starts)[:, None, None] * np.ones((201, 2))
-    search = lambda start: solver.solve(phi, start, lambda path: jnp.clip(path, 0.0, 4.0), jnp.asarray(1e-9))  # noqa: E731
+
+    def search(start: jax.Array) -> Any:
+        stable = lambda path: (phi(path), jnp.asarray(False))  # noqa: E731
+        return solver.solve(stable, start, lambda path: jnp.clip(path, 0.0, 4.0), jnp.asarray(1e-9))
+
     return jax.jit(jax.vmap(search))(paths)
 
 
@@ -179,6 +183,14 @@ def test_a_stiff_game_is_not_called_converged() -> None:
     assert stiff.status in (mfg.Status.ITERATION_LIMIT, mfg.Status.UNSTABLE_STEP)
     assert unstable.status == mfg.Status.UNSTABLE_STEP
     assert np.isnan(unstable.value).all() and np.isnan(unstable.crowd_ask).all()
+
+
+def test_an_iteration_that_instability_made_overflow_says_so() -> None:
+    """Here steps are too long for some trials on the way, but not for the best."""
+    game = {"A": 5.0, "eta": 0.1, "gamma": 2.0, "crowd_mean": 1.0}
+    (equilibrium,) = solve_games(mfg.Model("relative", n_steps=50, solver="picard"), game)
+    assert equilibrium.status == mfg.Status.UNSTABLE_STEP
+    assert np.isfinite(equilibrium.residual) and equilibrium.iterations < 200
 
 
 INVALID = [

@@ -315,6 +315,10 @@ BAD: dict[str, tuple[str, list[tuple[int, str, str]]]] = {
         with_line("  crowd_mean: [1, 2]\ninitial: {kind: uniform}"),
         [(5, "sweep.crowd_mean", "initial kind uniform ignores it; allowed: with initial kind normal or point")],
     ),
+    "A overridden on both sides": (
+        with_line("  A: [1, 2]").replace("{A: 10,", "{A_ask: 1, A_bid: 2,"),
+        [(5, "sweep.A", "A_ask and A_bid override it on both sides; allowed: without one of them")],
+    ),
     "null on an axis": (
         with_line("  quote_max: [5, null]"),
         [(5, "sweep.quote_max[1]", "found nothing; allowed: a number, or .inf for no bound")],
