@@ -8,7 +8,8 @@ metrics = mfg.metrics(model, parameters, equilibrium)
 
 from mfg_jax.coupling import Coupling, Elastic, MarketShare, Relative, Uncoupled
 from mfg_jax.crowd import InitialCrowd, Normal, Point, Uniform, Weights
-from mfg_jax.equilibrium import Equilibrium, Status, solve
+from mfg_jax.equilibrium import Branch, Equilibrium, Status, solve
+from mfg_jax.exponential import Exponential
 from mfg_jax.fixed_point import Anderson, FixedPointSolver, Picard
 from mfg_jax.measures import Metrics, metrics
 from mfg_jax.model import Model
@@ -19,9 +20,11 @@ __all__ = [
     "EULER",
     "RK4",
     "Anderson",
+    "Branch",
     "Coupling",
     "Elastic",
     "Equilibrium",
+    "Exponential",
     "FixedPointSolver",
     "Flow",
     "InitialCrowd",

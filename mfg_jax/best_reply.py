@@ -38,6 +38,6 @@ def best_reply(model: Model, game: Game, crowd: Float[Array, "time side"]) -> Be
     quotes = jax.vmap(lambda v, c: best_quotes(model, game, v, c))(values, crowd_at(model, crowd, model.step_fractions))
     averages = jax.vmap(lambda q, d: crowd_average(q, d, model.quoting))(quotes, densities)
     mean = jnp.asarray(quadrature_weights(model.step_fractions), averages.dtype) @ averages
-    unstable = jnp.any(jax.vmap(model.scheme.unstable)(rates, game.dt))
-    value, quotes, density, average = (path[:: model.scheme.substeps] for path in (values, quotes, densities, averages))
+    unstable = jnp.any(jax.vmap(model.settled_scheme.unstable)(rates, game.dt))
+    value, quotes, density, average = (path[:: model.settled_scheme.substeps] for path in (values, quotes, densities, averages))
     return BestReply(value, quotes, density, average, mean, unstable)

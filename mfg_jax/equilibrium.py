@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from mfg_jax.best_reply import BestReply, best_reply
 from mfg_jax.certificate import certify_basics
+from mfg_jax.continuation import Walker
+from mfg_jax.exponential import Exponential
 from mfg_jax.game import Game, lay_out, valid
-from mfg_jax.hjb import best_quotes
+from mfg_jax.grid import linear_interpolation
+from mfg_jax.hjb import best_quotes, crowd_at
 from mfg_jax.lattice import per_inventory
 from mfg_jax.model import Model
 from mfg_jax.parameters import Parameters, as_scalars
 
 Path = Float[Array, "time side"]
+IntArray = Int[Array, "*batch"] | Int[np.ndarray, "*batch"]
 T = TypeVar("T")
 
 
 class Search(NamedTuple):
-    """How the fixed point was found."""
+    """How a fixed point was found."""
 
     residual: Float[Array, ""]
     iterations: Int[Array, ""]
     unstable: Bool[Array, ""]
     """Whether a step was too long for the rates of some trial."""
+    branch: Int[Array, ""]
+    folds: Int[Array, ""]
 
 
 class Status(enum.IntEnum):
@@ -50,6 +59,27 @@ class Status(enum.IntEnum):
         return _EXPLANATIONS[self]
 
 
+class Branch(enum.IntEnum):
+    """Which of the equilibria that a game may have was found (MODEL.md, section 5)."""
+
+    UNVERIFIED = 0
+    """One of them."""
+    PRINCIPAL = 1
+    """The first that the path from the uncoupled game meets."""
+    OTHER = 2
+    """One that the path from the uncoupled game does not meet first."""
+
+
+SELECTIONS = ("principal", "any", "cold")
+
+COARSE_STEPS, COARSE_SCHEME = 64, Exponential(interpolate=linear_interpolation)
+"""How a path is followed. Where crowds move fast, smoother interpolants oscillate, and the path with them."""
+
+CERTAIN_EXPANSION = 0.95
+"""Where |ΔΦ| stayed below this share of |ΔD| all the way from a cold start, what was found is the principal equilibrium."""
+
+MOST_TRIPS = 6000
+
 _EXPLANATIONS = {
     Status.PENDING: "Not solved yet: run the sweep again to go on where it stopped.",
     Status.CONVERGED: "Converged: no maker gains by leaving the crowd's path, to the tolerance.",
@@ -59,7 +89,10 @@ _EXPLANATIONS = {
     ),
     Status.NON_FINITE: "The numbers overflowed: check the units of A, k and the penalties, or bound the quotes.",
     Status.UNSTABLE_STEP: "A time step is, or may be, too long for the fill rates met: raise n_steps, or raise quote_min.",
-    Status.CONTINUATION_STOPPED: "The path from the uncoupled game could not be followed to this one.",
+    Status.CONTINUATION_STOPPED: (
+        "The path from the uncoupled game could not be followed to this one: raise n_steps, or set select to any and look for "
+        "an equilibrium from elsewhere."
+    ),
     Status.INVALID_PARAMETERS: (
         "No game has these numbers: A, k, horizon and crowd_std must be positive, eta, gamma and k0 not negative, n_makers "
         "above 1, quote_min at most quote_max, a point crowd on the lattice, and all finite save the quote bounds."
@@ -98,9 +131,13 @@ class Equilibrium(eqx.Module):
     """Ask, bid: the largest mass over time whose quote sits at a bound."""
     spread_identity: Float[Array, ""]
     monotone: Bool[Array, ""]
+    branch: Int[Array, ""]
+    """A `Branch`."""
+    folds: Int[Array, ""]
+    """Folds passed on the path from the uncoupled game."""
 
 
-def solve(model: Model, parameters: Parameters, certify: str = "basic") -> Equilibrium:
+def solve(model: Model, parameters: Parameters, certify: str = "basic", select: str = "principal") -> Equilibrium:
     """The equilibrium of one game. Works under `jax.jit`, `jax.vmap` and `jax.grad`, and any mixture of them.
 
     Never raises for the numbers of a game: see `status` (`mfg_jax.Status(int(eq.status)).explanation` says what to try).
@@ -111,15 +148,47 @@ def solve(model: Model, parameters: Parameters, certify: str = "basic") -> Equil
         model: the static choices.
         parameters: the numbers, scalars all; float64 where JAX has it enabled (`jax.config.update("jax_enable_x64", True)`).
         certify: which certificates to compute: "basic", those that cost no further solve (MODEL.md, section 6).
+        select: which equilibrium, where there may be several. "principal": the first on the path from the uncoupled game, which
+            is followed unless the cold iteration leaves no doubt. "any": what the cold iteration finds; the path only where it
+            finds none. "cold": what the cold iteration finds, and nothing else.
 
     Raises:
-        ValueError: fields that are no scalars, or another `certify`.
+        ValueError: fields that are no scalars, or another `certify` or `select`.
     """
     if certify != "basic":
         raise ValueError(f"certify must be 'basic'; found {certify!r}")
+    if select not in SELECTIONS:
+        raise ValueError(f"select must be one of {', '.join(map(repr, SELECTIONS))}; found {select!r}")
     scalars = as_scalars(parameters)
     _warn_if_out_of_reach(model, scalars)
-    return _solve(model, scalars)
+    cold = solve_cold(model, scalars)
+    if select == "cold":
+        return cold
+    done = settled(cold.status, cold.branch, select)
+    return _when(done, lambda: cold, lambda: _either(done, cold, solve_along_path(model, scalars, done)))
+
+
+def settled(status: IntArray, branch: IntArray, select: str) -> Any:
+    """Whether the cold iteration, which ended so, answered already what was asked for, or nothing can."""
+    answered = (status == Status.CONVERGED) & ((branch == Branch.PRINCIPAL) | (select != "principal"))
+    return answered | (status == Status.INVALID_PARAMETERS) | (select == "cold")
+
+
+def cold_is_better(cold_status: IntArray, path_status: IntArray) -> Any:
+    """Whether the cold iteration converged and the path did not lead to an equilibrium."""
+    return (cold_status == Status.CONVERGED) & (path_status != Status.CONVERGED)
+
+
+def _either(done: Bool[Array, ""], cold: Equilibrium, along_path: Equilibrium) -> Equilibrium:
+    choose_cold = done | cold_is_better(cold.status, along_path.status)
+    return jax.tree.map(lambda a, b: jnp.where(choose_cold, a, b), cold, along_path)
+
+
+def _when(condition: Bool[Array, ""], yes: Callable[[], Equilibrium], no: Callable[[], Equilibrium]) -> Equilibrium:
+    """`lax.cond`; but what is known not to be needed is not even compiled."""
+    if isinstance(condition, Tracer):
+        return jax.lax.cond(condition, yes, no)
+    return yes() if condition else no()
 
 
 def _warn_if_out_of_reach(model: Model, parameters: Parameters) -> None:
@@ -135,13 +204,107 @@ def _warn_if_out_of_reach(model: Model, parameters: Parameters) -> None:
 
 
 @eqx.filter_jit
-def _solve(model: Model, parameters: Parameters) -> Equilibrium:
+def solve_cold(model: Model, parameters: Parameters) -> Equilibrium:
+    """What the model's iteration finds from a start that knows nothing of the game."""
+    model = model.explicit_model
     game = lay_out(model, parameters)
     is_valid = valid(model, parameters)
-    tolerance = model.solver.tolerance / jnp.max(game.flow.k)
-    crowd, found = _fixed_point(model, game, jnp.where(is_valid, _first_guess(model, game), jnp.nan), tolerance)
+    start = jnp.where(is_valid, _first_guess(model, game), jnp.nan)
+    tolerance = _tolerance(model, game)
+
+    def search(start: Path) -> tuple[Path, Search]:
+        def phi(crowd: Path) -> tuple[Path, Bool[Array, ""]]:
+            reply = best_reply(model, game, crowd)
+            return reply.crowd, reply.unstable
+
+        found = model.solver.solve(phi, start, lambda crowd: _in_the_box(game, crowd), tolerance)
+        certain = found.expansion < CERTAIN_EXPANSION
+        branch = jnp.where(certain, Branch.PRINCIPAL.value, Branch.UNVERIFIED.value)
+        none = jnp.zeros((), jnp.int32)
+        return found.point, Search(found.residual, found.iterations, found.unstable, branch, none)
+
+    crowd, found = _fixed_point(model, game, start, search)
     reply = best_reply(model, game, crowd)
-    status = _status(is_valid, reply, found, tolerance, model.solver.max_iterations)
+    finite = _finite(reply)
+    converged = found.residual <= tolerance
+    gave_up = found.iterations >= model.solver.max_iterations
+    overflowed_by_instability = found.unstable & ~converged & ~gave_up
+    status = _first_that_applies(
+        (~is_valid, Status.INVALID_PARAMETERS),
+        (reply.unstable | overflowed_by_instability, Status.UNSTABLE_STEP),
+        (~finite, Status.NON_FINITE),
+        (converged, Status.CONVERGED),
+        (gave_up, Status.ITERATION_LIMIT),
+        # an iteration that stopped early without converging met numbers that are not finite
+        (~converged, Status.NON_FINITE),
+    )
+    return _equilibrium(model, parameters, game, crowd, reply, found, status)
+
+
+@eqx.filter_jit
+def solve_along_path(model: Model, parameters: Parameters, skip: Bool[Array, ""] | bool = False) -> Equilibrium:
+    """The principal equilibrium: found on a coarse grid by continuation from the uncoupled game, then by Newton on the model's.
+
+    A game to `skip` takes no trip, and what comes of it means nothing: in a batch, others may need theirs.
+    """
+    model = model.stiff_model
+    game = lay_out(model, parameters)
+    tolerance = _tolerance(model, game)
+    coarse = dataclasses.replace(model, n_steps=min(model.n_steps, COARSE_STEPS), scheme=COARSE_SCHEME)
+    coarse_game = lay_out(coarse, parameters)
+
+    def search(start: Path) -> tuple[Path, Search]:
+        del start
+        found = _walker(coarse, coarse_game, tolerance).follow(skip)
+        guess = crowd_at(coarse, found.crowd, model.time_fractions)
+        there = _walker(model, game, tolerance).arrive(_in_the_box(game, guess), found, skip)
+        branch = jnp.where(there.arrived, Branch.PRINCIPAL.value, Branch.UNVERIFIED.value)
+        return there.crowd, Search(there.residual, there.trips, jnp.zeros((), bool), branch, there.folds)
+
+    crowd, found = _fixed_point(model, game, _first_guess(model, game), search)
+    reply = best_reply(model, game, crowd)
+    status = _first_that_applies(
+        (~valid(model, parameters), Status.INVALID_PARAMETERS),
+        (reply.unstable, Status.UNSTABLE_STEP),
+        (~_finite(reply), Status.NON_FINITE),
+        (found.branch == Branch.PRINCIPAL, Status.CONVERGED),
+        (found.branch != Branch.PRINCIPAL, Status.CONTINUATION_STOPPED),
+    )
+    return _equilibrium(model, parameters, game, crowd, reply, found, status)
+
+
+def _walker(model: Model, game: Game, tolerance: Float[Array, ""]) -> Walker:
+    return Walker(
+        phi=lambda crowd: best_reply(model, game, crowd).crowd,
+        project=lambda crowd: _in_the_box(game, crowd),
+        size=2.0 / jnp.max(game.flow.k),
+        tolerance=tolerance,
+        shape=(model.n_steps + 1, 2),
+        most_trips=MOST_TRIPS,
+    )
+
+
+def _tolerance(model: Model, game: Game) -> Float[Array, ""]:
+    """Of the residual, price units."""
+    return model.solver.tolerance / jnp.max(game.flow.k)
+
+
+def _in_the_box(game: Game, crowd: Path) -> Path:
+    """No crowd averages an offset that no maker may quote."""
+    return jnp.clip(crowd, game.flow.quote_min, game.flow.quote_max.ravel())
+
+
+def _finite(reply: BestReply) -> Bool[Array, ""]:
+    return jnp.all(jnp.isfinite(reply.value)) & jnp.all(jnp.isfinite(reply.crowd))
+
+
+def _first_that_applies(*cases: tuple[Bool[Array, ""], Status]) -> Int[Array, ""]:
+    return jnp.select([case for case, _ in cases], [jnp.asarray(status.value, jnp.int32) for _, status in cases])
+
+
+def _equilibrium(
+    model: Model, parameters: Parameters, game: Game, crowd: Path, reply: BestReply, found: Search, status: Int[Array, ""]
+) -> Equilibrium:
     meaningless = (status == Status.INVALID_PARAMETERS) | (status == Status.UNSTABLE_STEP)
     # said here, because XLA's minimum and maximum may pass over a NaN on a CPU
     unknown = meaningless | ~jnp.all(jnp.isfinite(reply.density))
@@ -161,6 +324,8 @@ def _solve(model: Model, parameters: Parameters) -> Equilibrium:
         residual=found.residual,
         iterations=found.iterations,
         status=status,
+        branch=jnp.where(status == Status.CONVERGED, found.branch, Branch.UNVERIFIED.value),
+        folds=found.folds,
         **certificates._asdict(),
     )
 
@@ -180,27 +345,20 @@ def _first_guess(model: Model, game: Game) -> Path:
     return jnp.broadcast_to(quotes[:, 0], (model.n_steps + 1, 2))
 
 
-def _fixed_point(model: Model, game: Game, start: Path, tolerance: Float[Array, ""]) -> tuple[Path, Search]:
+def _fixed_point(model: Model, game: Game, start: Path, search: Callable[[Path], tuple[Path, Search]]) -> tuple[Path, Search]:
     """The crowd path D with Φ(D) = D, differentiable in the game's numbers by the implicit function theorem; how it was found."""
 
-    def phi(crowd: Path) -> Path:
-        return best_reply(model, game, crowd).crowd
+    def excess(crowd: Path) -> Path:
+        return best_reply(model, game, crowd).crowd - crowd
 
-    def project(crowd: Path) -> Path:
-        return jnp.clip(crowd, game.flow.quote_min, game.flow.quote_max.ravel())
-
-    def search(_: Callable[[Path], Path], start: Path) -> tuple[Path, Search]:
-        def trial(crowd: Path) -> tuple[Path, Bool[Array, ""]]:
-            reply = best_reply(model, game, crowd)
-            return reply.crowd, reply.unstable
-
-        found = model.solver.solve(trial, start, project, tolerance)
+    def solve(_: Callable[[Path], Path], start: Path) -> tuple[Path, Search]:
+        crowd, found = search(start)
         # custom_root wants auxiliary outputs that have tangents, so all travel as floats
-        how = Search(found.residual, found.iterations, found.unstable)
-        return found.point, jax.tree.map(lambda leaf: leaf.astype(start.dtype), how)
+        return crowd, jax.tree.map(lambda leaf: leaf.astype(start.dtype), found)
 
-    crowd, found = jax.lax.custom_root(lambda crowd: phi(crowd) - crowd, start, search, _solve_linearised, has_aux=True)
-    return crowd, Search(found.residual, found.iterations.astype(jnp.int32), found.unstable > 0)
+    crowd, found = jax.lax.custom_root(excess, start, solve, _solve_linearised, has_aux=True)
+    count = lambda leaf: leaf.astype(jnp.int32)  # noqa: E731
+    return crowd, Search(found.residual, count(found.iterations), found.unstable > 0, count(found.branch), count(found.folds))
 
 
 def _solve_linearised(linear: Callable[[Path], Path], target: Path) -> Path:
@@ -211,27 +369,3 @@ def _solve_linearised(linear: Callable[[Path], Path], target: Path) -> Path:
         return jax.scipy.sparse.linalg.gmres(matvec, b, tol=tolerance, restart=40, maxiter=10, solve_method="incremental")[0]
 
     return jax.lax.custom_linear_solve(linear, target, krylov, krylov)
-
-
-def _status(
-    is_valid: Bool[Array, ""], reply: BestReply, found: Search, tolerance: Float[Array, ""], max_iterations: int
-) -> Int[Array, ""]:
-    """The first of these that applies. An iteration that stopped early without converging met numbers that are not finite."""
-    finite = jnp.all(jnp.isfinite(reply.value)) & jnp.all(jnp.isfinite(reply.crowd))
-    converged = found.residual <= tolerance
-    gave_up = found.iterations >= max_iterations
-    overflowed_by_instability = found.unstable & ~converged & ~gave_up
-    return jnp.select(
-        [~is_valid, reply.unstable | overflowed_by_instability, ~finite, converged, gave_up],
-        [
-            jnp.asarray(status.value, jnp.int32)
-            for status in (
-                Status.INVALID_PARAMETERS,
-                Status.UNSTABLE_STEP,
-                Status.NON_FINITE,
-                Status.CONVERGED,
-                Status.ITERATION_LIMIT,
-            )
-        ],
-        jnp.asarray(Status.NON_FINITE.value, jnp.int32),
-    )

@@ -25,12 +25,16 @@ class Iterate(NamedTuple):
     """Evaluations of Φ spent."""
     unstable: Bool[Array, ""]
     """Whether some evaluation of Φ was unstable."""
+    expansion: Float[Array, ""]
+    """The largest |ΔΦ|/|ΔD| between a trial and the next."""
 
 
 class _Loop(NamedTuple):
     trial: Path
     memory: Any
     best: Iterate
+    last_trial: Path
+    last_reply: Path
 
 
 @dataclass(frozen=True)
@@ -88,12 +92,15 @@ class FixedPointSolver(ABC):
                 jnp.where(better, size, loop.best.residual),
                 loop.best.iterations + 1,
                 loop.best.unstable | unstable,
+                jnp.maximum(loop.best.expansion, _expansion(loop, reply)),
             )
             trial, memory = self.next_trial(loop.trial, excess, loop.memory)
-            return _Loop(project(trial), memory, best)
+            return _Loop(project(trial), memory, best, loop.trial, reply)
 
-        nothing_seen = Iterate(start, jnp.full((), jnp.inf, start.dtype), jnp.zeros((), jnp.int32), jnp.zeros((), bool))
-        return jax.lax.while_loop(unfinished, advance, _Loop(start, self.start_memory(start), nothing_seen)).best
+        zero = jnp.zeros((), start.dtype)
+        nothing_seen = Iterate(start, jnp.full_like(zero, jnp.inf), jnp.zeros((), jnp.int32), jnp.zeros((), bool), zero)
+        begin = _Loop(start, self.start_memory(start), nothing_seen, start, jnp.full_like(start, jnp.nan))
+        return jax.lax.while_loop(unfinished, advance, begin).best
 
 
 @register_static
@@ -165,6 +172,14 @@ class Anderson(FixedPointSolver):
         )
         memory = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), moved, restarted)
         return memory.base + memory.damping * memory.base_excess - _correction(memory), memory
+
+
+def _expansion(loop: _Loop, reply: Path) -> Float[Array, ""]:
+    """|ΔΦ|/|ΔD|, root mean squares; 0 where nothing can be said: at the start, and between trials too near each other."""
+    moved = jnp.linalg.norm(loop.trial - loop.last_trial)
+    answered = jnp.linalg.norm(reply - loop.last_reply)
+    known = (moved > 1e-6 * jnp.linalg.norm(loop.trial)) & jnp.isfinite(answered)
+    return jnp.where(known, answered / jnp.where(known, moved, 1.0), 0.0)
 
 
 def _size(excess: Path) -> Float[Array, ""]:

@@ -19,7 +19,7 @@ def solve_forward(model: Model, game: Game, rates: Float[Array, "step stage side
 
     def step(density: States, interval: tuple[Array, Array]) -> tuple[States, States]:
         stage_rates, dt = interval
-        later = model.scheme.forward_step(stage_rates, density, dt)
+        later = model.settled_scheme.forward_step(stage_rates, density, dt)
         return later, later
 
     _, densities = jax.lax.scan(step, game.initial_density, (rates, game.dt))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
 STENCIL = 6  # nodes of a local interpolant: its error, of order 6, stays below that of a fourth-order scheme
 
@@ -42,3 +43,69 @@ def quadrature_weights(nodes: Float[np.ndarray, " time"]) -> Float[np.ndarray, "
         indices, stencil = interpolation_stencil(nodes, nodes[:-1] + 0.5 * (1.0 + node) * width)
         np.add.at(weights, indices, stencil * (0.5 * weight * width)[:, None])
     return weights
+
+
+def smooth_interpolation(
+    nodes: Float[np.ndarray, " time"], path: Float[Array, "time side"], targets: Float[np.ndarray, " target"]
+) -> Float[Array, "target side"]:
+    """A path between its nodes, by polynomials: of order six where it is smooth."""
+    indices, weights = interpolation_stencil(nodes, targets)
+    return (jnp.asarray(weights, path.dtype)[:, :, None] * path[indices]).sum(axis=1)
+
+
+def linear_interpolation(
+    nodes: Float[np.ndarray, " time"], path: Float[Array, "time side"], targets: Float[np.ndarray, " target"]
+) -> Float[Array, "target side"]:
+    """A path between its nodes, by straight lines."""
+    before, _, fraction = _places(nodes, targets)
+    weight = jnp.asarray(fraction, path.dtype)[:, None]
+    return (1.0 - weight) * path[before] + weight * path[before + 1]
+
+
+def monotone_interpolation(
+    nodes: Float[np.ndarray, " time"], path: Float[Array, "time side"], targets: Float[np.ndarray, " target"]
+) -> Float[Array, "target side"]:
+    """A path between its nodes, by cubics that never leave the range of the two nearest.
+
+    Of order three or more where the path is smooth, of order two at its extremes; it cannot oscillate (Fritsch and Butland, SIAM J.
+    Sci. Stat. Comput. 5, 1984).
+    """
+    before, width, fraction = _places(nodes, targets)
+    tangents = _monotone_tangents(nodes, path)
+    h, u = jnp.asarray(width, path.dtype)[:, None], jnp.asarray(fraction, path.dtype)[:, None]
+    straight = (1.0 + 2.0 * u) * (1.0 - u) ** 2 * path[before] + u**2 * (3.0 - 2.0 * u) * path[before + 1]
+    return straight + h * u * (1.0 - u) * ((1.0 - u) * tangents[before] - u * tangents[before + 1])
+
+
+def _monotone_tangents(nodes: Float[np.ndarray, " time"], path: Float[Array, "time side"]) -> Float[Array, "time side"]:
+    """At an inner node a harmonic mean of the slopes to its left and right, 0 where they differ in sign."""
+    width = jnp.asarray(np.diff(nodes), path.dtype)[:, None]
+    slope = jnp.diff(path, axis=0) / width
+    left, right, before, after = slope[:-1], slope[1:], width[:-1], width[1:]
+    same = left * right > 0
+    share_left, share_right = (
+        (2.0 * after + before) / jnp.where(same, left, 1.0),
+        (after + 2.0 * before) / jnp.where(same, right, 1.0),
+    )
+    mean = 3.0 * (before + after) / jnp.where(same, share_left + share_right, 1.0)
+    first = _end_tangent(width[:2], slope[:2])
+    last = _end_tangent(width[-2:][::-1], slope[-2:][::-1])
+    return jnp.concatenate([first, jnp.where(same, mean, 0.0), last])
+
+
+def _end_tangent(width: Float[Array, "two 1"], slope: Float[Array, "two side"]) -> Float[Array, "1 side"]:
+    """That of the parabola through the three nodes at an end, kept between 0 and three times the outer slope."""
+    if len(slope) < 2:
+        return slope[:1]
+    outer = slope[:1]
+    tangent = ((2.0 * width[0] + width[1]) * outer - width[0] * slope[1:]) / (width[0] + width[1])
+    return jnp.clip(tangent, jnp.minimum(0.0, 3.0 * outer), jnp.maximum(0.0, 3.0 * outer))
+
+
+def _places(
+    nodes: Float[np.ndarray, " time"], targets: Float[np.ndarray, " target"]
+) -> tuple[Int[np.ndarray, " target"], Float[np.ndarray, " target"], Float[np.ndarray, " target"]]:
+    """The node before each target, the width of its interval, and where in that it lies, from 0 to 1."""
+    before = np.clip(np.searchsorted(nodes, targets, side="right") - 1, 0, len(nodes) - 2)
+    width = np.diff(nodes)[before]
+    return before, width, (targets - nodes[before]) / width

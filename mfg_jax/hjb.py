@@ -8,8 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mfg_jax.game import Game
-from mfg_jax.grid import interpolation_stencil
-from mfg_jax.lattice import Edges, States, jumps, leaving
+from mfg_jax.lattice import Edges, States, jumps
 from mfg_jax.model import Model
 from mfg_jax.scheme import StageRates
 
@@ -25,25 +24,17 @@ def fill_rates(model: Model, game: Game, quotes: Edges, crowd: Float[Array, "sid
     return jnp.where(quoting, model.coupling.rate(quotes, crowd[:, None], game.flow), 0.0)
 
 
-def slope(model: Model, game: Game, value: States, crowd: Float[Array, "side *batch"]) -> tuple[States, Edges]:
-    """−∂ₜV = H(pᵃ, δ̄ᵃ) + H(pᵇ, δ̄ᵇ) − ηx², with the fill rates of the best quotes."""
-    quotes = best_quotes(model, game, value, crowd)
-    rates = fill_rates(model, game, quotes, crowd)
-    return leaving(rates * (quotes + jumps(value))) - game.running_cost, rates
-
-
 def crowd_at(
     model: Model, crowd: Float[Array, "time side"], fractions: Float[np.ndarray, " target"]
 ) -> Float[Array, "target side"]:
     """The crowd's offsets at these fractions of the horizon, interpolated between the stored times."""
-    indices, weights = interpolation_stencil(model.time_fractions, fractions)
-    return (jnp.asarray(weights, crowd.dtype)[:, :, None] * crowd[indices]).sum(axis=1)
+    return model.settled_scheme.interpolate(model.time_fractions, crowd, fractions)
 
 
 def crowd_at_stages(model: Model, crowd: Float[Array, "time side"]) -> Float[Array, "step stage side"]:
     """The crowd's offsets where the stages of every step look at them."""
     ends = model.step_fractions
-    nodes = model.scheme.nodes
+    nodes = model.settled_scheme.nodes
     distinct = {node: crowd_at(model, crowd, node * ends[:-1] + (1.0 - node) * ends[1:]) for node in nodes}
     return jnp.stack([distinct[node] for node in nodes], axis=1)
 
@@ -53,8 +44,12 @@ def solve_backward(
 ) -> tuple[Float[Array, "step_time x"], Float[Array, "step stage side edge"]]:
     """The value of best-replying to a crowd path, at the ends of all steps, and the fill rates at their stages."""
 
+    def controls(value: States, crowd: Float[Array, "side *batch"]) -> tuple[Edges, Edges]:
+        quotes = best_quotes(model, game, value, crowd)
+        return quotes, fill_rates(model, game, quotes, crowd)
+
     def step(value: States, interval: tuple[Array, Array]) -> tuple[States, tuple[States, StageRates]]:
-        earlier, rates = model.scheme.backward_step(lambda v, c: slope(model, game, v, c), value, *interval)
+        earlier, rates = model.settled_scheme.backward_step(controls, game.running_cost, value, *interval)
         return earlier, (earlier, rates)
 
     intervals = (crowd_at_stages(model, crowd), game.dt)

@@ -74,7 +74,7 @@ def metrics(model: Model, parameters: Parameters, equilibrium: Equilibrium, deri
 
 @eqx.filter_jit
 def _metrics(model: Model, parameters: Parameters, equilibrium: Equilibrium, derisk_band: int) -> Metrics:
-    game = lay_out(model, parameters)
+    game = lay_out(model.stiff_model, parameters)  # of which no steps are taken here
     x, time, density, value = equilibrium.inventory, equilibrium.time, equilibrium.density, equilibrium.value
     flat = model.x_max
     weights = jnp.asarray(quadrature_weights(model.time_fractions), time.dtype)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -12,12 +14,26 @@ from jaxtyping import Bool, Float
 
 from mfg_jax.coupling import COUPLINGS, Coupling
 from mfg_jax.crowd import INITIAL_CROWDS, InitialCrowd, Weights
+from mfg_jax.exponential import Exponential
 from mfg_jax.fixed_point import SOLVERS, FixedPointSolver
 from mfg_jax.grid import graded_fractions
 from mfg_jax.lattice import quoting_edges
-from mfg_jax.scheme import SCHEMES, Scheme
+from mfg_jax.scheme import EULER, RK4, Scheme
 
 BOUNDARIES = ("reflecting", "absorbing")
+
+
+@dataclass(frozen=True)
+class Automatic:
+    """`explicit` where its steps are stable and the cheap iteration is enough, `stiff` for all other games."""
+
+    explicit: Scheme
+    stiff: Scheme
+
+
+EXPONENTIAL = Exponential()
+AUTOMATIC = Automatic(RK4, EXPONENTIAL)
+SCHEMES: dict[str, Scheme | Automatic] = {"automatic": AUTOMATIC, "rk4": RK4, "euler": EULER, "exponential": EXPONENTIAL}
 
 DEFAULT_GRADING = 2.4375114537440243
 """Measured: finer at the close than this, and the steps at the open, then longer, limit the games an explicit scheme can solve;
@@ -46,8 +62,8 @@ def _as_coupling(choice: Coupling | str) -> Coupling:
     return _chosen("coupling", choice, Coupling, COUPLINGS)
 
 
-def _as_scheme(choice: Scheme | str) -> Scheme:
-    return _chosen("scheme", choice, Scheme, SCHEMES)
+def _as_scheme(choice: Scheme | Automatic | str) -> Scheme | Automatic:
+    return choice if isinstance(choice, Automatic) else _chosen("scheme", choice, Scheme, SCHEMES)
 
 
 def _as_initial(choice: InitialCrowd | str) -> InitialCrowd:
@@ -77,7 +93,7 @@ class Model(eqx.Module):
         x_max: largest inventory M, lots; the lattice is −M … M.
         n_steps: stored time intervals.
         boundary: "reflecting" or "absorbing": what happens at ±M (MODEL.md, section 1).
-        scheme: "rk4", "euler" or a `Scheme`.
+        scheme: "automatic" (rk4 for mild games, exponential for stiff ones), "rk4", "exponential", "euler" or a `Scheme`.
         grading: how far the time steps cluster towards the close: the last is about e^grading times shorter than the first.
         initial: "normal", "point", "uniform" or an `InitialCrowd` such as `Weights` (MODEL.md, section 4).
         solver: "anderson", "picard", a `FixedPointSolver`, or a mapping such as {"method": "picard", "tolerance": 1e-8}.
@@ -90,7 +106,7 @@ class Model(eqx.Module):
     x_max: int = eqx.field(default=10, static=True)
     n_steps: int = eqx.field(default=200, static=True)
     boundary: str = eqx.field(default="reflecting", static=True)
-    scheme: Scheme = eqx.field(default="rk4", converter=_as_scheme, static=True)
+    scheme: Scheme | Automatic = eqx.field(default="automatic", converter=_as_scheme, static=True)
     grading: float = eqx.field(default=DEFAULT_GRADING, static=True)
     initial: InitialCrowd = eqx.field(default="normal", converter=_as_initial, static=True)
     solver: FixedPointSolver = eqx.field(default="anderson", converter=_as_solver, static=True)
@@ -110,13 +126,30 @@ class Model(eqx.Module):
 
     @property
     def step_fractions(self) -> Float[np.ndarray, " step_time"]:
-        """Ends of the scheme's steps, as fractions of the horizon."""
-        return graded_fractions(self.n_steps * self.scheme.substeps, self.grading)
+        """Ends of the scheme's steps, as fractions of the horizon. An automatic scheme has to be settled first."""
+        return graded_fractions(self.n_steps * self.settled_scheme.substeps, self.grading)
 
     @property
     def time_fractions(self) -> Float[np.ndarray, " time"]:
         """Stored times, as fractions of the horizon."""
-        return self.step_fractions[:: self.scheme.substeps]
+        return graded_fractions(self.n_steps, self.grading)
+
+    @property
+    def settled_scheme(self) -> Scheme:
+        """The scheme that takes the steps."""
+        if isinstance(self.scheme, Automatic):
+            raise TypeError("an automatic scheme takes no steps: use explicit_model or stiff_model")
+        return self.scheme
+
+    @property
+    def explicit_model(self) -> Model:
+        """The same model with the scheme that mild games are tried with."""
+        return dataclasses.replace(self, scheme=self.scheme.explicit) if isinstance(self.scheme, Automatic) else self
+
+    @property
+    def stiff_model(self) -> Model:
+        """The same model with the scheme that all other games are solved with."""
+        return dataclasses.replace(self, scheme=self.scheme.stiff) if isinstance(self.scheme, Automatic) else self
 
     @property
     def quoting(self) -> Bool[np.ndarray, "side edge"]:

@@ -14,13 +14,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import register_static
 from jaxtyping import Array, Bool, Float
 
-from mfg_jax.lattice import Edges, States, leaving, transport
+from mfg_jax.grid import smooth_interpolation
+from mfg_jax.lattice import Edges, States, jumps, leaving, transport
 
 StageRates = Float[Array, "stage side edge *batch"]
-Slope = Callable[[States, Float[Array, "side *batch"]], tuple[States, Edges]]
+Interpolate = Callable[
+    [Float[np.ndarray, " time"], Float[Array, "time side"], Float[np.ndarray, " target"]], Float[Array, "target side"]
+]
+"""(nodes, path at the nodes, targets) → path at the targets."""
+
+Controls = Callable[[States, Float[Array, "side *batch"]], tuple[Edges, Edges]]
+"""(value, crowd's offsets) → the best quotes and their fill rates."""
 
 
 class Scheme(ABC):
@@ -30,12 +38,19 @@ class Scheme(ABC):
     """Where the stages see the crowd: fractions of the step, backwards from its end."""
     substeps: int
     """Equal parts, in the graded time, into which an interval between two stored times is cut for the steps."""
+    interpolate: Interpolate
+    """How the crowd's path is seen between the stored times."""
 
     @abstractmethod
     def backward_step(
-        self, slope: Slope, value: States, crowd: Float[Array, "stage side *batch"], dt: Float[Array, ""]
+        self,
+        controls: Controls,
+        running_cost: States,
+        value: States,
+        crowd: Float[Array, "stage side *batch"],
+        dt: Float[Array, ""],
     ) -> tuple[States, StageRates]:
-        """The value one step earlier, and the fill rates of the stages. `slope(value, crowd)` is (−∂ₜV, rates)."""
+        """The value one step earlier, and the fill rates that the forward step needs."""
 
     @abstractmethod
     def forward_step(self, rates: StageRates, density: States, dt: Float[Array, ""]) -> States:
@@ -60,15 +75,22 @@ class RungeKutta(Scheme):
     speed: Callable[[Edges], Float[Array, ""]]
     speed_limit: float
     substeps: int = 1
+    interpolate: Interpolate = smooth_interpolation
 
     def backward_step(
-        self, slope: Slope, value: States, crowd: Float[Array, "stage side *batch"], dt: Float[Array, ""]
+        self,
+        controls: Controls,
+        running_cost: States,
+        value: States,
+        crowd: Float[Array, "stage side *batch"],
+        dt: Float[Array, ""],
     ) -> tuple[States, StageRates]:
         slopes: list[States] = []
         rates: list[Edges] = []
         for row, crowd_now in zip(self.matrix, crowd, strict=True):
-            stage_slope, stage_rates = slope(value + dt * _combination(row, slopes), crowd_now)
-            slopes.append(stage_slope)
+            stage_value = value + dt * _combination(row, slopes)
+            stage_quotes, stage_rates = controls(stage_value, crowd_now)
+            slopes.append(leaving(gains(stage_quotes, stage_rates, stage_value)) - running_cost)
             rates.append(stage_rates)
         return value + dt * _combination(self.weights, slopes), jnp.stack(rates)
 
@@ -82,6 +104,11 @@ class RungeKutta(Scheme):
     def unstable(self, rates: StageRates, dt: Float[Array, ""]) -> Bool[Array, ""]:
         # stage by stage, so that a stage that overflowed to NaN does not hide the one that made it overflow
         return jnp.any(jnp.stack([dt * self.speed(stage) > self.speed_limit for stage in rates]))
+
+
+def gains(quotes: Edges, rates: Edges, value: States) -> Edges:
+    """λ(δ)(δ + jump): what each quote earns per unit of time, the change of the value included."""
+    return rates * (quotes + jumps(value))
 
 
 def _combination(coefficients: Sequence[float], terms: Sequence[States]) -> States | float:
@@ -130,5 +157,3 @@ RK4 = RungeKutta(
 Two steps an interval: where a quote leaves its bound the solution has a kink, at which derivatives of time averages err in
 proportion to the step. At 200 intervals two steps bring that from 4e-3 below 1e-3, relative, in clipped games.
 """
-
-SCHEMES: dict[str, Scheme] = {"rk4": RK4, "euler": EULER}

@@ -68,7 +68,7 @@ def library_seconds(model: mfg.Model, batch: int) -> tuple[float, float]:
     """Seconds for the batch, and sweeps per game. Game after game on a CPU, as the engine does; all at once on a GPU."""
 
     def solve(parameters: mfg.Parameters) -> tuple[jax.Array, jax.Array]:
-        equilibrium = mfg.solve(model, parameters)
+        equilibrium = mfg.solve(model, parameters, select="cold")
         return equilibrium.iterations, mfg.metrics(model, parameters, equilibrium).mean_spread
 
     one_core = jax.default_backend() == "cpu"

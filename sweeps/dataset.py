@@ -73,6 +73,8 @@ CERTIFICATES = _table(
     edge_mass       | 1       | largest fraction of makers at the ends of the lattice
     spread_identity | {price} | largest gap between mean spread and sum of mean offsets, makers quoting both sides
     monotone        | 1       | whether every fill rate falls in the own offset (1) or not (0)
+    branch          | 1       | the principal equilibrium (1), another (2), or one of which it is not known (0)
+    folds           | 1       | folds passed on the path from the uncoupled game
     """,
 ) + _table(("side",), "clipped_mass | 1 | largest fraction of makers whose quote sits at a bound")
 

@@ -19,12 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 
 import mfg_jax as mfg
+from mfg_jax.equilibrium import cold_is_better, settled, solve_along_path, solve_cold
 from mfg_jax.lattice import inventories
 from sweeps import runtime, store
 from sweeps.dataset import STATUSES, variables
 from sweeps.sampling import Design, design
 from sweeps.spec import Spec
 
+Solve = Callable[[mfg.Model, mfg.Parameters], mfg.Equilibrium]
 SolveOne = Callable[[mfg.Parameters], dict[str, jax.Array]]
 Program = Callable[[mfg.Parameters, Any], dict[str, jax.Array]]
 """Takes a batch of games and how many of them, from the first on, are wanted."""
@@ -70,7 +72,8 @@ class Sweep:
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
         self.design: Design = design(spec)
-        self._programs: dict[tuple[str, str], Program] = {}
+        self._programs: dict[tuple[str, str, Solve], Program] = {}
+        self._compiling = threading.Lock()
 
     @cached_property
     def parameter_names(self) -> tuple[str, ...]:
@@ -89,7 +92,7 @@ class Sweep:
             scheme=chosen.scheme,
             grading=chosen.grading,
             initial=mfg.Weights(initial.weights) if initial.weights is not None else initial.kind,
-            solver=self.spec.solver.model_dump(),
+            solver=self.spec.solver.model_dump(exclude={"select"}),
         )
 
     def labels(self) -> store.Labels:
@@ -105,6 +108,10 @@ class Sweep:
         size = np.dtype(self.spec.outputs.dtype).itemsize
         labels = self.labels()
         return {v.name: size * math.prod(labels.size(dim) for dim in v.dims) for v in variables(self.spec)} | {"status": 1}
+
+    def bytes_on_disk(self) -> int:
+        """Of the whole store, before compression."""
+        return len(self.design) * sum(self.bytes_per_game().values())
 
     def block_shape(self) -> tuple[int, ...]:
         games = store.games_per_block(len(self.design), max(self.bytes_per_game().values()))
@@ -132,7 +139,8 @@ class Sweep:
     def working_bytes_per_game(self) -> int:
         """What solving one game holds at a time: the rates of all stages, several times over where derivatives are taken."""
         model = self.model("none", "reflecting")
-        rates = 8 * model.n_steps * model.scheme.substeps * len(model.scheme.nodes) * 2 * 2 * model.x_max
+        scheme = model.explicit_model.settled_scheme
+        rates = 8 * model.n_steps * scheme.substeps * len(scheme.nodes) * 2 * 2 * model.x_max
         return rates * (45 if self.spec.outputs.gradients else 6) + sum(self.bytes_per_game().values())
 
     def submit_block(self, block: store.Block, batch: int, pool: ThreadPoolExecutor) -> list[Future[Solved]]:
@@ -142,34 +150,48 @@ class Sweep:
         boundaries = columns.pop("boundary", np.full(len(block), self.spec.model.boundary))
         tasks = []
         for coupling, boundary in sorted(set(zip(couplings.tolist(), boundaries.tolist(), strict=True))):
-            program = self.program(coupling, boundary, batch)
             members = np.flatnonzero((couplings == coupling) & (boundaries == boundary))
             for games in np.array_split(members, range(batch, members.size, batch)):
                 chosen = {name: values[games] for name, values in columns.items()}
-                tasks.append(pool.submit(self._solve_batch, program, games, chosen, batch))
+                tasks.append(pool.submit(self._solve_batch, (coupling, boundary), games, chosen, batch))
         return tasks
 
-    def _solve_batch(self, program: Program, games: np.ndarray, columns: Mapping[str, np.ndarray], batch: int) -> Solved:
+    def _solve_batch(self, kind: tuple[str, str], games: np.ndarray, columns: Mapping[str, np.ndarray], batch: int) -> Solved:
+        """All games by the cold iteration; those that it leaves open once more, by themselves, along their paths."""
+        results = self._solve_games(solve_cold, kind, columns, games.size, batch)
+        open_games = np.flatnonzero(~settled(results["status"], results["branch"], self.spec.solver.select))
+        if open_games.size:
+            chosen = {name: values[open_games] for name, values in columns.items()}
+            along_path = self._solve_games(solve_along_path, kind, chosen, open_games.size, batch)
+            replaced = ~cold_is_better(results["status"][open_games], along_path["status"])
+            for name, values in along_path.items():
+                results[name][open_games[replaced]] = values[replaced]
+        return Solved(games, results)
+
+    def _solve_games(
+        self, solve: Solve, kind: tuple[str, str], columns: Mapping[str, np.ndarray], games: int, batch: int
+    ) -> dict[str, np.ndarray]:
         """A short batch is filled up with repetitions of its first game, whose results are dropped again here."""
-        filled = {name: np.concatenate([v, np.repeat(v[:1], batch - games.size)]) for name, v in columns.items()}
-        results = program(self._parameters(filled, batch), games.size)
-        return Solved(games, {name: np.asarray(value)[: games.size] for name, value in results.items()})
+        filled = {name: np.concatenate([v, np.repeat(v[:1], batch - games)]) for name, v in columns.items()}
+        results = self.program(*kind, batch, solve)(self._parameters(filled, batch), games)
+        return {name: np.array(value[:games]) for name, value in results.items()}
 
     def _parameters(self, columns: Mapping[str, np.ndarray], batch: int) -> mfg.Parameters:
         defaults = {f.name: f.default for f in fields(mfg.Parameters) if isinstance(f.default, float)}
         fixed = {name: np.full(batch, value) for name, value in {**defaults, **self.spec.parameters}.items()}
         return mfg.Parameters(**{"A": None, "k": None, **fixed, **columns})
 
-    def program(self, coupling: str, boundary: str, batch: int) -> Program:
-        """The compiled program that solves `batch` games of one kind. Compiled once for all batches."""
-        key = (coupling, boundary)
-        if key not in self._programs:
-            solve_one = _solver(self.model(coupling, boundary), self.spec)
-            # On a CPU each game runs its own loops, and stops when it is done; a GPU wants all lanes at once.
-            many = _one_by_one(solve_one) if jax.default_backend() == "cpu" else _all_at_once(solve_one)
-            example = {name: np.ones(batch) for name in self.parameter_names}
-            self._programs[key] = jax.jit(many).lower(self._parameters(example, batch), 1).compile()
-        return self._programs[key]
+    def program(self, coupling: str, boundary: str, batch: int, solve: Solve) -> Program:
+        """The compiled program that solves `batch` games of one kind in one way. Compiled once for all batches, when needed."""
+        key = (coupling, boundary, solve)
+        with self._compiling:
+            if key not in self._programs:
+                solve_one = _solver(solve, self.model(coupling, boundary), self.spec)
+                # On a CPU each game runs its own loops, and stops when it is done; a GPU wants all lanes at once.
+                many = _one_by_one(solve_one) if jax.default_backend() == "cpu" else _all_at_once(solve_one)
+                example = {name: np.ones(batch) for name in self.parameter_names}
+                self._programs[key] = jax.jit(many).lower(self._parameters(example, batch), 1).compile()
+            return self._programs[key]
 
 
 def _one_by_one(solve_one: SolveOne) -> Program:
@@ -195,12 +217,12 @@ def _all_at_once(solve_one: SolveOne) -> Program:
     return lambda parameters, count: jax.vmap(solve_one)(parameters)
 
 
-def _solver(model: mfg.Model, spec: Spec) -> SolveOne:
+def _solver(solve_game: Solve, model: mfg.Model, spec: Spec) -> SolveOne:
     """All stored variables of one game."""
     gradients = spec.outputs.gradients
 
     def solve(parameters: mfg.Parameters) -> tuple[jax.Array, dict[str, jax.Array]]:
-        equilibrium = mfg.solve(model, parameters, certify=spec.outputs.certify)
+        equilibrium = solve_game(model, parameters)
         metrics = mfg.metrics(model, parameters, equilibrium, derisk_band=spec.metrics.derisk_band)
         stored = _stored(spec, equilibrium, metrics)
         differentiated = jnp.stack([getattr(metrics, name) for name in gradients]) if gradients else jnp.zeros(0)
@@ -279,6 +301,7 @@ def _open(sweep: Sweep, path: Path, batch: int | None, fresh: bool, resume: bool
                 f"{path}: was begun with --batch {begun_with}; leave out --batch to go on, or --fresh to start again"
             )
         return target
+    _check_disk(sweep, path)
     attributes = {
         "title": "Equilibria of competing market makers",
         "spec_hash": sweep.spec.hash(),
@@ -287,6 +310,18 @@ def _open(sweep: Sweep, path: Path, batch: int | None, fresh: bool, resume: bool
         **runtime.provenance(),
     }
     return store.create(path, sweep.spec, sweep.design, sweep.labels(), sweep.block_shape(), attributes)
+
+
+def _check_disk(sweep: Sweep, path: Path) -> None:
+    """Numbers hardly compress, so what does not fit now will not fit then.
+
+    Raises:
+        StoreError: the results would not fit.
+    """
+    needed, free = sweep.bytes_on_disk(), runtime.free_disk(path)
+    if needed > free:
+        advice = "sweep less, store less (outputs: surfaces, paths, dtype float32), or choose another disk"
+        raise store.StoreError(f"{path}: needs up to {runtime.readable(needed)} and {runtime.readable(free)} are free; {advice}")
 
 
 def _progress_of(target: store.Store) -> Progress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,6 +58,6 @@ def export(dataset: xr.Dataset, path: Path) -> None:
         unfinished.replace(path)
     except ImportError:
         package = {".parquet": "pyarrow", ".nc": "h5netcdf and h5py"}[path.suffix]
-        raise ExportError(f"{path}: needs {package}; install it with: pip install 'mfg-jax[export]'") from None
+        raise ExportError(f"{path}: needs {package}; install it with: {sys.executable} -m pip install 'mfg-jax[export]'") from None
     finally:
         unfinished.unlink(missing_ok=True)

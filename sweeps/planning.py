@@ -7,6 +7,7 @@ import math
 import jax
 
 from sweeps.engine import Sweep
+from sweeps.runtime import readable
 from sweeps.spec import Spec
 
 # On one core of a 2020s server, by scripts/bench_solver.py; the sweeps of a fixed point and the cost of derivatives are typical.
@@ -26,14 +27,13 @@ def lines(spec: Spec, batch: int | None) -> list[str]:
     blocks = math.ceil(points / block)
     kinds = math.prod(len(values) for name, values in spec.sweep.items() if name in ("coupling", "boundary"))
     batches = blocks * kinds * math.ceil(block / (kinds * size))
-    on_disk = points * sum(sweep.bytes_per_game().values())
     return [
         f"points      {points} ({dims})",
         f"programs    {kinds} to compile",
         f"batches     about {batches} of up to {size} games",
         f"blocks      {blocks} of up to {block} games: what one write stores",
         f"memory      about {readable(sweep.working_bytes(size))}",
-        f"on disk     up to {readable(on_disk)}, before compression",
+        f"on disk     up to {readable(sweep.bytes_on_disk())}, before compression",
         f"time        {_time(spec, sweep, kinds)}",
     ]
 
@@ -42,7 +42,8 @@ def _time(spec: Spec, sweep: Sweep, kinds: int) -> str:
     if jax.default_backend() != "cpu":
         return "no estimate: not yet measured on a GPU"
     model = sweep.model("none", "reflecting")
-    states = model.n_steps * model.scheme.substeps * len(model.scheme.nodes) * (2 * model.x_max + 1)
+    scheme = model.explicit_model.settled_scheme
+    states = model.n_steps * scheme.substeps * len(scheme.nodes) * (2 * model.x_max + 1)
     one_game = 1e-9 * NANOSECONDS_PER_STATE_STAGE * states * SWEEPS_PER_GAME
     workers = sweep.worker_count()
     seconds = len(sweep.design) * one_game * (COST_OF_GRADIENTS if spec.outputs.gradients else 1) / workers
@@ -55,12 +56,3 @@ def _duration(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.0f} seconds"
-
-
-def readable(size: float) -> str:
-    """Bytes in the unit that suits."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"

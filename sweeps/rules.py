@@ -76,9 +76,9 @@ def _what_has_no_effect(spec: Spec) -> Iterator[Finding]:
             yield Finding(("sweep", name), message, {choice})
     for name in ("A", "k"):
         sides = (f"{name}_ask", f"{name}_bid")
-        if name in spec.sweep and all(_values(spec, side) for side in sides):
-            message = f"swept, but {' and '.join(sides)} override it on both sides; allowed: without one of them"
-            yield Finding(("sweep", name), message, {*sides})
+        if _values(spec, name) and all(_values(spec, side) for side in sides):
+            message = f"{' and '.join(sides)} override it on both sides; allowed: without one of the three"
+            yield Finding(_place(spec, name), message, {*sides})
 
 
 def _what_is_too_large_or_uneven(spec: Spec) -> Iterator[Finding]:

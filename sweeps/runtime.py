@@ -109,6 +109,12 @@ def _free_memory_of_container() -> float:
     return int(bytes_allowed) - int(used.read_text())
 
 
+def free_disk(path: Path) -> int:
+    """Bytes free where `path` is or will be."""
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    return shutil.disk_usage(there).free
+
+
 def core_count() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -132,3 +138,12 @@ def provenance() -> dict[str, Any]:
         "device": f"{jax.default_backend()}: {device_name()}",
         "git_revision": git_revision() or "none",
     }
+
+
+def readable(size: float) -> str:
+    """Bytes in the unit that suits."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

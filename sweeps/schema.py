@@ -75,7 +75,7 @@ class ModelSection(_Section):
     boundary: Boundary = "reflecting"
     x_max: Annotated[int, whole(1, 10_000)] = 10
     n_steps: Annotated[int, whole(1, 1_000_000)] = 200
-    scheme: Literal["rk4", "euler"] = "rk4"
+    scheme: Literal["automatic", "rk4", "exponential", "euler"] = "automatic"
     grading: Annotated[float, number("a number from 0 to 20", lambda value: 0 <= value <= 20)] = 2.4375114537440243
 
 
@@ -97,11 +97,12 @@ class OutputsSection(_Section):
 
 
 class SolverSection(_Section):
-    """How the equilibrium is found; `tolerance` is on residual·k."""
+    """How the equilibrium is found, and which where there are several; `tolerance` is on residual·k."""
 
     method: Literal["anderson", "picard"] = "anderson"
     tolerance: Annotated[float, number("a number from 1e-14 to 1e-2", lambda value: 1e-14 <= value <= 1e-2)] = 1e-9
     max_iterations: Annotated[int, whole(1, 100_000)] = 200
+    select: Literal["principal", "any", "cold"] = "principal"
 
 
 class MetricsSection(_Section):

@@ -224,7 +224,7 @@ def open_existing(path: Path) -> Store:
         store = Store(path)
         version = store.attributes["mfgsweep_format"]
     except (FileNotFoundError, FileExistsError, NotADirectoryError, KeyError, ValueError):  # zarr's own errors are ValueErrors
-        raise StoreError(f"{path}: exists and is no store of mfgsweep; choose another --out") from None
+        raise StoreError(f"{path}: exists and is no store of mfgsweep; name another path") from None
     if version > FORMAT:
         raise StoreError(f"{path}: was made by a newer mfg-jax (format {version}, this one knows {FORMAT}); update mfg-jax")
     return store

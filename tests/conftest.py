@@ -67,12 +67,12 @@ def parameters_of(game: dict[str, Any]) -> mfg.Parameters:
 
 
 def solve_games(model: mfg.Model, *games: dict[str, float]) -> list[mfg.Equilibrium]:
-    """Solves games in batches, by a program compiled once per model."""
+    """Solves games in batches by the cold iteration, by a program compiled once per model."""
     return _in_batches(_solve(model), games)
 
 
 def differentiate_games(model: mfg.Model, *games: dict[str, float]) -> list[Differentiated]:
-    """Solves games in batches, with their metrics and gradients, by a program compiled once per model."""
+    """Solves games by the cold iteration, with their metrics and gradients, by a program compiled once per model."""
     return _in_batches(_differentiate(model), games)
 
 
@@ -94,7 +94,7 @@ def _in_batches(program: Callable[[mfg.Parameters], T], games: Sequence[dict[str
 
 @functools.cache
 def _solve(model: mfg.Model) -> Callable[[mfg.Parameters], mfg.Equilibrium]:
-    return jax.jit(jax.vmap(lambda parameters: mfg.solve(model, parameters)), compiler_options=COMPILE_QUICKLY)
+    return jax.jit(jax.vmap(lambda parameters: mfg.solve(model, parameters, select="cold")), compiler_options=COMPILE_QUICKLY)
 
 
 @functools.cache
@@ -105,7 +105,7 @@ def _measure(model: mfg.Model) -> Callable[[mfg.Parameters, mfg.Equilibrium], mf
 @functools.cache
 def _differentiate(model: mfg.Model) -> Callable[[mfg.Parameters], Differentiated]:
     def mean_spread(parameters: mfg.Parameters) -> tuple[jax.Array, tuple[mfg.Equilibrium, mfg.Metrics]]:
-        equilibrium = mfg.solve(model, parameters)
+        equilibrium = mfg.solve(model, parameters, select="cold")
         metrics = mfg.metrics(model, parameters, equilibrium)
         return metrics.mean_spread, (equilibrium, metrics)
 

@@ -35,6 +35,7 @@ sweep:
   crowd_mean: [1.0, 0.0]
 outputs: {paths: true, surfaces: true}
 store: results/sweep.zarr
+solver: {select: cold}
 """
 POINTS, BLOCK, BATCH = 36, 12, 7
 EASY = GRID.replace(", 1.0e+6", "").replace(", 1.0e+300", "").replace(", 8.0", "")
@@ -212,6 +213,13 @@ def test_a_full_device_is_told_with_what_to_do(folder: Path, monkeypatch: pytest
     assert refusal("run", "grid.yaml").startswith("mfgsweep: the device's memory is full; give a smaller --batch (and --fresh).")
 
 
+def test_a_store_that_does_not_fit_is_not_begun(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(runtime, "free_disk", lambda path: 1_000)
+    message = refusal("run", "grid.yaml")
+    assert "results/sweep.zarr: needs up to" in message and "1 kB are free; sweep less, store less" in message
+    assert below(folder) == ["grid.yaml"]
+
+
 class TestInterrupt:
     def test_exits_130_and_the_same_command_goes_on(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
@@ -329,7 +337,7 @@ class TestBadInput:
         (folder / "taken").mkdir()
         (folder / "taken" / "thesis.tex").touch()
         message = refusal("run", "grid.yaml", "--out", "taken", *option)
-        assert message == "mfgsweep: taken: exists and is no store of mfgsweep; choose another --out"
+        assert message == "mfgsweep: taken: exists and is no store of mfgsweep; name another path"
         assert below(folder) == ["grid.yaml", "taken", "taken/thesis.tex"]
 
     def test_a_gpu_that_is_not_there(self, folder: Path):
@@ -415,7 +423,7 @@ class TestInfo:
     def test_something_else(self, folder: Path, command: list[str]):
         (folder / "other").mkdir()
         message = refusal(*command, "other")
-        assert message == "mfgsweep: other: exists and is no store of mfgsweep; choose another --out"
+        assert message == "mfgsweep: other: exists and is no store of mfgsweep; name another path"
 
     @pytest.mark.parametrize("command", [["info"], ["export", "-o", "s.csv"], ["run", "grid.yaml", "--out"]])
     def test_a_file(self, command: list[str]):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import mfg_jax as mfg
+from mfg_jax.grid import smooth_interpolation
 from tests.conftest import UNCLIPPED, default_model, solve_games
 
 GAMES = {
@@ -11,9 +12,10 @@ GAMES = {
     "market_share": {"crowd_mean": -2.0, "crowd_std": 1.5, "k0": 0.4, "n_makers": 3.0, "eta": 0.5, "gamma": 0.5} | UNCLIPPED,
 }
 ROUNDING = 1e-11
+SMOOTH_EXPONENTIAL = mfg.Exponential(interpolate=smooth_interpolation)
 
 
-def crowd_paths(coupling: str, n_steps: int, scheme: str = "rk4") -> np.ndarray:
+def crowd_paths(coupling: str, n_steps: int, scheme: mfg.Scheme | str = "rk4") -> np.ndarray:
     """The crowd's offsets at 26 times that all these grids share, [side, time]."""
     (equilibrium,) = solve_games(default_model(coupling, n_steps=n_steps, scheme=scheme), GAMES[coupling])
     assert equilibrium.status == mfg.Status.CONVERGED
@@ -23,9 +25,11 @@ def crowd_paths(coupling: str, n_steps: int, scheme: str = "rk4") -> np.ndarray:
 
 @pytest.mark.parametrize("coupling", GAMES)
 @pytest.mark.parametrize(
-    ("scheme", "resolutions", "lowest", "highest"), [("euler", (100, 200), 0.9, 1.15), ("rk4", (25, 50), 3.8, 5.0)]
+    ("scheme", "resolutions", "lowest", "highest"),
+    [("euler", (100, 200), 0.9, 1.15), ("rk4", (25, 50), 3.8, 5.0), (SMOOTH_EXPONENTIAL, (25, 50), 3.7, 6.0)],
+    ids=["euler", "rk4", "exponential"],
 )
-def test_order(coupling: str, scheme: str, resolutions: tuple[int, ...], lowest: float, highest: float) -> None:
+def test_order(coupling: str, scheme: mfg.Scheme | str, resolutions: tuple[int, ...], lowest: float, highest: float) -> None:
     """The slope of log error against log n_steps; at 200 steps the fourth-order error is 4⁴ times below that at 50."""
     fine = crowd_paths(coupling, 200)
     errors = [np.abs(crowd_paths(coupling, n_steps, scheme) - fine).max() for n_steps in resolutions]

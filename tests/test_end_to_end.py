@@ -25,7 +25,7 @@ sweep:
   gamma: {logspace: [0.01, 1.0, 6]}
   crowd_mean: {linspace: [0.0, 3.0, 25]}
   eta: {linspace: [0.0, 0.1, 10]}
-solver: {max_iterations: 60}
+solver: {max_iterations: 60, select: cold}
 outputs: {paths: true, surfaces: true}
 store: results/sweep.zarr
 """

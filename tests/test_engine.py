@@ -19,6 +19,7 @@ import zarr
 from jax.experimental.compilation_cache import compilation_cache
 
 import mfg_jax as mfg
+from mfg_jax.equilibrium import solve_cold
 from sweeps import engine, runtime, store
 from sweeps.dataset import STATUSES, open_store
 from sweeps.engine import Interrupted, Progress, Sweep
@@ -30,7 +31,7 @@ CALM: dict[str, Any] = {
     "parameters": {"k": 1.5, "eta": 0.01},
     "sweep": {"A": [1.0, 3.0], "gamma": [0.02, 0.05], "quote_min": [0.0], "crowd_mean": [0.0, 1.0]},
     "outputs": {"paths": True, "surfaces": True},
-    "solver": {"tolerance": 1e-12},
+    "solver": {"tolerance": 1e-12, "select": "cold"},
 }
 # One axis of calm games, and on each of three axes one value with which games explode or are none: 10/k is below a quote_min of 8.
 WILD: dict[str, Any] = CALM | {
@@ -42,9 +43,14 @@ PLAIN: dict[str, Any] = {
     "model": {"x_max": 3, "n_steps": 20, "scheme": "euler", "grading": 0.5},
     "parameters": {"A": 2.0, "k": 1.5, "eta": 0.01, "k0": 0.4},
     "outputs": {"paths": True, "surfaces": True},
-    "solver": {"method": "picard", "tolerance": 1e-12, "max_iterations": 50},
+    "solver": {"method": "picard", "tolerance": 1e-12, "max_iterations": 50, "select": "cold"},
     "metrics": {"derisk_band": 2},
 }
+
+
+def of_model(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of the solver's section that the library's model takes."""
+    return {key: value for key, value in content["solver"].items() if key != "select"}
 
 
 def make(content: Mapping[str, Any], **changes: Any) -> Spec:
@@ -117,7 +123,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
 
 
 def solved_directly(model: mfg.Model, parameters: mfg.Parameters, derisk_band: int = 1) -> dict[str, np.ndarray]:
-    equilibrium = mfg.solve(model, parameters)
+    equilibrium = mfg.solve(model, parameters, select="cold")
     metrics = mfg.metrics(model, parameters, equilibrium, derisk_band)
     return {name: np.asarray(value) for name, value in {**vars(equilibrium), **vars(metrics)}.items()}
 
@@ -155,7 +161,7 @@ def compare_with_library(content: Mapping[str, Any], path: Path, initial: Any, r
     with compilations() as compiled:
         run(make(content), path, batch=3, block=5)
     dataset = loaded(path)
-    choices = {**content["model"], "initial": initial, "solver": content["solver"]}
+    choices = {**content["model"], "initial": initial, "solver": of_model(content)}
     models = [model_of(point, choices) for point in points(dataset)]
     assert len(compiled) == len(set(models))
     for model, point in zip(models, points(dataset), strict=True):
@@ -166,7 +172,7 @@ def compare_with_library(content: Mapping[str, Any], path: Path, initial: Any, r
 
 class TestAgainstTheLibrary:
     def test_a_grid_with_exploding_and_invalid_games(self, whole: xr.Dataset):
-        model = mfg.Model(**CALM["model"], solver=CALM["solver"])
+        model = mfg.Model(**CALM["model"], solver=of_model(CALM))
         for point in points(whole):
             assert_as_solved_directly(point, solved_directly(model, parameters_of(point, CALM["parameters"])))
         invalid, converged = mfg.Status.INVALID_PARAMETERS, mfg.Status.CONVERGED
@@ -235,10 +241,10 @@ class TestAgainstTheLibrary:
         }
         run(make(content), tmp_path / "s.zarr", batch=2)
         dataset = loaded(tmp_path / "s.zarr")
-        model = mfg.Model(**content["model"], solver=content["solver"])
+        model = mfg.Model(**content["model"], solver=of_model(content))
 
         def differentiated(parameters: mfg.Parameters) -> jax.Array:
-            metrics = mfg.metrics(model, parameters, mfg.solve(model, parameters))
+            metrics = mfg.metrics(model, parameters, mfg.solve(model, parameters, select="cold"))
             return jnp.stack([getattr(metrics, name) for name in names])
 
         jacobian = jax.jit(jax.jacrev(differentiated))
@@ -297,7 +303,7 @@ class TestBatches:
     def test_games_that_fill_up_a_batch_are_not_solved(self):
         sweep = Sweep(make(CALM))
         columns = sweep.design.columns(0, 5)
-        results = sweep.program("relative", "reflecting", 5)(sweep._parameters(columns, 5), 3)
+        results = sweep.program("relative", "reflecting", 5, solve_cold)(sweep._parameters(columns, 5), 3)
         assert (np.asarray(results["iterations"]) > 0).tolist() == [True] * 3 + [False] * 2
 
     def test_batches_are_no_larger_than_the_sweep(self):
@@ -524,7 +530,7 @@ class TestStartingAfresh:
             zarr.create_group(path, attributes={"experiment": 1})
         before = contents(path)
         for fresh in (True, False):
-            with pytest.raises(StoreError, match="precious: exists and is no store of mfgsweep; choose another --out"):
+            with pytest.raises(StoreError, match="precious: exists and is no store of mfgsweep; name another path"):
                 run(make(CALM), path, fresh=fresh)
         assert contents(path) == before
 

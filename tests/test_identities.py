@@ -223,7 +223,7 @@ def test_implicit_derivatives_are_those_of_unrolled_iteration() -> None:
     )
 
     def implicit(parameters: mfg.Parameters) -> jax.Array:
-        equilibrium = mfg.solve(model, parameters)
+        equilibrium = mfg.solve(model, parameters, select="cold")
         return jnp.stack([equilibrium.crowd_ask, equilibrium.crowd_bid], axis=1)
 
     def unrolled(parameters: mfg.Parameters) -> jax.Array:

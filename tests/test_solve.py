@@ -1,6 +1,7 @@
 """How `solve` behaves: transformations, statuses, messages, edge cases, and choices of one's own."""
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -29,6 +30,10 @@ STIFF = {"crowd_mean": 2.0, "gamma": 0.5, "eta": 0.1}
 """The skewed crowd under strong relative competition of MODEL.md, section 5."""
 
 
+solve = functools.partial(mfg.solve, select="cold")
+"""What is tested here does not depend on the path that `tests/test_continuation.py` follows, which takes long to compile."""
+
+
 def small(coupling: mfg.Coupling | str = "elastic", **choices: Any) -> mfg.Model:
     """A model that is quickly compiled and solved, fine enough for MILD games."""
     return mfg.Model(coupling, **{"x_max": 3, "n_steps": 12, "scheme": "euler", "solver": {"tolerance": 1e-12}, **choices})
@@ -54,10 +59,10 @@ def assert_close(one: mfg.Equilibrium, other: mfg.Equilibrium, tolerance: float 
 
 def test_jit_and_vmap_change_nothing() -> None:
     games = [MILD, MILD | {"k0": 0.0, "crowd_mean": -2.0}]
-    together = jax.vmap(lambda p: mfg.solve(small(), p))(stack(*games))
-    compiled = jax.jit(lambda p: mfg.solve(small(), p), compiler_options=COMPILE_QUICKLY)
+    together = jax.vmap(lambda p: solve(small(), p))(stack(*games))
+    compiled = jax.jit(lambda p: solve(small(), p), compiler_options=COMPILE_QUICKLY)
     for i, game in enumerate(games):
-        alone = mfg.solve(small(), parameters_of(game))
+        alone = solve(small(), parameters_of(game))
         assert alone.status == mfg.Status.CONVERGED
         assert_close(compiled(parameters_of(game)), alone)
         assert_close(lane(together, i), alone)
@@ -72,7 +77,7 @@ def test_gradients_under_vmap_and_hessian() -> None:
     steps = {name: 1e-4 * center[name] for name in SWEPT}
 
     def mean_spread(parameters: mfg.Parameters) -> jax.Array:
-        return mfg.metrics(small(), parameters, mfg.solve(small(), parameters)).mean_spread
+        return mfg.metrics(small(), parameters, solve(small(), parameters)).mean_spread
 
     def of_swept(swept: dict[str, float]) -> jax.Array:
         return mean_spread(mfg.Parameters(**(center | swept)))
@@ -98,9 +103,9 @@ def test_a_game_does_not_depend_on_its_neighbours() -> None:
         "skewed": ({"crowd_mean": 1.0}, mfg.Status.CONVERGED),
     }
     filled = itertools.islice(itertools.cycle(game for game, _ in games.values()), 16)
-    together = jax.vmap(lambda p: mfg.solve(model, p))(stack(*filled))
+    together = jax.vmap(lambda p: solve(model, p))(stack(*filled))
     for i, (name, (game, status)) in enumerate(games.items()):
-        alone = mfg.solve(model, parameters_of(game))
+        alone = solve(model, parameters_of(game))
         assert alone.status == lane(together, i).status == status, name
         if status == mfg.Status.CONVERGED:
             assert alone.residual * BASE_GAME["k"] <= model.solver.tolerance
@@ -235,13 +240,13 @@ def test_every_status_explains_itself() -> None:
 def test_single_precision_warns_that_the_tolerance_is_out_of_reach() -> None:
     parameters = jax.tree.map(lambda number: jnp.asarray(number, jnp.float32), parameters_of(MILD))
     with pytest.warns(UserWarning, match=r"solving in float32, which cannot reach a tolerance of 1e-12: .*jax_enable_x64"):
-        jax.eval_shape(lambda p: mfg.solve(small(), p), parameters)
+        jax.eval_shape(lambda p: solve(small(), p), parameters)
 
 
 def test_single_precision_reaches_a_looser_tolerance() -> None:
     parameters = jax.tree.map(lambda number: jnp.asarray(number, jnp.float32), parameters_of(MILD))
     model = small(solver={"tolerance": 1e-5})
-    single = jax.jit(lambda p: mfg.solve(model, p), compiler_options=COMPILE_QUICKLY)(parameters)
+    single = jax.jit(lambda p: solve(model, p), compiler_options=COMPILE_QUICKLY)(parameters)
     (double,) = solve_games(small(), MILD)
     assert single.status == mfg.Status.CONVERGED
     floats = [leaf.dtype for leaf in jax.tree.leaves(single) if jnp.issubdtype(leaf.dtype, jnp.floating)]
@@ -304,12 +309,12 @@ def test_parameters_refuse(numbers: dict[str, Any], message: str) -> None:
 
 def test_solve_takes_one_game() -> None:
     with pytest.raises(ValueError, match=r"Parameters.eta has shape \(3,\), but solve takes one game: use jax.vmap"):
-        mfg.solve(small(), parameters_of(MILD | {"eta": np.ones(3)}))
+        solve(small(), parameters_of(MILD | {"eta": np.ones(3)}))
 
 
 def test_solve_refuses_unknown_certificates() -> None:
     with pytest.raises(ValueError, match=r"certify must be 'basic'.*; found 'everything'"):
-        mfg.solve(small(), parameters_of(MILD), certify="everything")
+        solve(small(), parameters_of(MILD), certify="everything")
 
 
 def test_equal_choices_are_one_model() -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pickle
+import re
 import subprocess
 import sys
 import typing
@@ -317,7 +318,7 @@ BAD: dict[str, tuple[str, list[tuple[int, str, str]]]] = {
     ),
     "A overridden on both sides": (
         with_line("  A: [1, 2]").replace("{A: 10,", "{A_ask: 1, A_bid: 2,"),
-        [(5, "sweep.A", "A_ask and A_bid override it on both sides; allowed: without one of them")],
+        [(5, "sweep.A", "A_ask and A_bid override it on both sides; allowed: without one of the three")],
     ),
     "null on an axis": (
         with_line("  quote_max: [5, null]"),
@@ -662,3 +663,12 @@ class TestTiesToTheLibrary:
     def test_reading_a_file_needs_no_jax(self):
         code = "import sys, sweeps.sampling; sys.exit('jax' in sys.modules)"
         subprocess.run([sys.executable, "-c", code], check=True)
+
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+@pytest.mark.parametrize("block", re.findall(r"```yaml\n(.*?)```", README.read_text(), re.DOTALL))
+def test_the_grid_files_of_the_readme(tmp_path: Path, block: str):
+    (tmp_path / "grid.yaml").write_text(block)
+    assert load_spec(tmp_path / "grid.yaml").sweep

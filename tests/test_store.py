@@ -388,7 +388,7 @@ class TestOpening:
         path = tmp_path / "other"
         make_something_else(path, kind)
         for refusing in (store.open_existing, store.delete):
-            with pytest.raises(store.StoreError, match="other: exists and is no store of mfgsweep; choose another --out"):
+            with pytest.raises(store.StoreError, match="other: exists and is no store of mfgsweep; name another path"):
                 refusing(path)
         assert path.exists()
 

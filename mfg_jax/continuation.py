@@ -1,0 +1,261 @@
+"""The path of equilibria from the uncoupled game to the target (MODEL.md, section 5).
+
+Makers who see the crowd's offsets through a dial, dial·D instead of D, play the uncoupled game at dial 0, which has one
+equilibrium, and the target at dial 1; for exponential rates that is the same as moving k0 from k to its own value. For every
+dial the best reply maps the quote box into itself, so the connected set of equilibria that contains the uncoupled one reaches
+dial 1. The path is followed in (crowd path, dial) by pseudo-arclength, which goes round folds; the first equilibrium it meets at
+dial 1 is the principal one.
+
+It is one state machine: a trip is one evaluation of Φ and of a derivative of Φ in one direction, whatever a game is about to do
+with it, so games in a batch never wait for each other within a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from mfg_jax import krylov
+from mfg_jax.krylov import Krylov
+
+Path = Float[Array, "time side"]
+Point = Float[Array, " unknown"]
+"""The crowd's offsets, in units of their typical size along the path, and the dial: lengths along the path are Euclidean."""
+
+EVALUATING, CORRECTING, TURNING = range(3)
+WALKING, ARRIVED, STUCK = range(3)
+
+FIRST_STEP, LONGEST_STEP, SHORTEST_STEP = 0.1, 0.5, 1e-6
+PATH_TOLERANCE = 1e-6
+"""Residual·k at which a point counts as one of the path."""
+MOST_CORRECTIONS = 8
+MOST_TRIPS_A_SOLVE = 40
+LINEAR_TOLERANCE = 1e-2
+
+
+class Walk(NamedTuple):
+    """How far a game is along its path, and what it is about to do."""
+
+    here: Point
+    """The last point accepted."""
+    tangent: Point
+    step: Float[Array, ""]
+    anchor: Point
+    """The point predicted, one step along the tangent."""
+    normal: Point
+    """Corrections stay in the plane through the anchor that is normal to this: the tangent, or the dial's axis on arrival."""
+    arriving: Bool[Array, ""]
+    trial: Point
+    doing: Int[Array, ""]
+    """EVALUATING Φ at the trial; CORRECTING it by Newton; TURNING, that is finding the tangent there."""
+    linear: Krylov
+    corrections: Int[Array, ""]
+    residual: Float[Array, ""]
+    """max |Φ(D) − D| at the trial before this one; at the end, at the point found. Price units."""
+    folds: Int[Array, ""]
+    trips: Int[Array, ""]
+    outcome: Int[Array, ""]
+
+
+class Found(NamedTuple):
+    """Where a walk ended."""
+
+    crowd: Path
+    residual: Float[Array, ""]
+    arrived: Bool[Array, ""]
+    folds: Int[Array, ""]
+    trips: Int[Array, ""]
+
+
+class Walker:
+    """Follows equilibria of one game.
+
+    Args:
+        phi: the best reply's crowd to a crowd path.
+        project: clips a crowd path to the quote box.
+        size: typical size of an offset, price units (2/k); `residual·k` is judged in units of it.
+        tolerance: price units, of the point found at dial 1.
+        shape: of a crowd path.
+    """
+
+    def __init__(
+        self,
+        phi: Callable[[Path], Path],
+        project: Callable[[Path], Path],
+        size: Float[Array, ""],
+        tolerance: Float[Array, ""],
+        shape: tuple[int, int],
+        most_trips: int,
+    ) -> None:
+        self.phi, self.project, self.tolerance, self.shape, self.most_trips = phi, project, tolerance, shape, most_trips
+        self.size = size
+        self.scale = size * (shape[0] * shape[1]) ** 0.5
+        self.start = self._start()
+
+    def follow(self, skip: Bool[Array, ""] | bool = False) -> Found:
+        """The principal equilibrium: along the path from dial 0 to dial 1. A game to `skip` takes no trip."""
+        return self._walk(self.start, skip)
+
+    def arrive(self, guess: Path, coarse: Found, skip: Bool[Array, ""] | bool = False) -> Found:
+        """The principal equilibrium again, from a guess at it that a walk on a coarser grid made: by Newton's method at dial 1.
+
+        Where that fails, or the coarser walk did, along the path on this grid.
+        """
+        standing = self._standing(self._point(guess, jnp.ones_like(self.scale)), self._axis())
+        at_target = standing._replace(step=jnp.zeros_like(self.scale), arriving=jnp.asarray(True), folds=coarse.folds)
+        begin = _choose(coarse.arrived, at_target, self.start)
+        return self._walk(begin._replace(trips=coarse.trips), skip)
+
+    # Points.
+
+    def _point(self, crowd: Path, dial: Float[Array, ""]) -> Point:
+        return jnp.append(crowd.ravel() / self.scale, dial)
+
+    def _crowd(self, point: Point) -> Path:
+        return self.scale * point[:-1].reshape(self.shape)
+
+    def _axis(self) -> Point:
+        """The direction of the dial."""
+        return jnp.zeros(self.shape[0] * self.shape[1] + 1, self.scale.dtype).at[-1].set(1.0)
+
+    def _in_the_box(self, point: Point) -> Point:
+        return self._point(self.project(self._crowd(point)), point[-1])
+
+    def _excess(self, point: Point) -> Point:
+        """Φ(dial·D) − D, in units of `scale`."""
+        crowd = self._crowd(point)
+        return (self.phi(point[-1] * crowd) - crowd).ravel() / self.scale
+
+    # The walk.
+
+    def _start(self) -> Walk:
+        """At the uncoupled equilibrium, about to find the tangent of the path."""
+        here = self._point(self.phi(jnp.zeros(self.shape, self.scale.dtype)), jnp.zeros_like(self.scale))
+        axis = self._axis()
+        return self._standing(here, axis)._replace(doing=jnp.asarray(TURNING), linear=self._begin(axis))
+
+    def _standing(self, here: Point, normal: Point) -> Walk:
+        zero = jnp.zeros((), jnp.int32)
+        return Walk(
+            here=here,
+            tangent=normal,
+            step=jnp.full_like(self.scale, FIRST_STEP),
+            anchor=here,
+            normal=normal,
+            arriving=jnp.asarray(False),
+            trial=here,
+            doing=jnp.asarray(EVALUATING),
+            linear=self._begin(jnp.zeros_like(here)),
+            corrections=zero,
+            residual=jnp.full_like(self.scale, jnp.inf),
+            folds=zero,
+            trips=zero,
+            outcome=jnp.asarray(WALKING),
+        )
+
+    def _begin(self, right_side: Point) -> Krylov:
+        return krylov.begin(right_side, MOST_TRIPS_A_SOLVE)
+
+    def _walk(self, start: Walk, skip: Bool[Array, ""] | bool) -> Found:
+        def unfinished(walk: Walk) -> Bool[Array, ""]:
+            return (walk.outcome == WALKING) & (walk.trips < self.most_trips)
+
+        start = start._replace(outcome=jnp.where(skip, ARRIVED, start.outcome))
+        end = jax.lax.while_loop(unfinished, self._trip, start)
+        return Found(self._crowd(end.trial), end.residual, end.outcome == ARRIVED, end.folds, end.trips)
+
+    def _trip(self, walk: Walk) -> Walk:
+        excess, change = jax.jvp(self._excess, (walk.trial,), (walk.linear.direction,))
+        walk = walk._replace(trips=walk.trips + 1)
+        image = jnp.append(change, walk.normal @ walk.linear.direction)
+        advanced = walk._replace(linear=krylov.advance(walk.linear, image))
+        residual = self.scale * jnp.max(jnp.abs(excess))
+        residual = jnp.where(jnp.all(jnp.isfinite(excess)), residual, jnp.inf)
+        branches = (
+            lambda: self._evaluated(walk, excess, residual),
+            lambda: self._corrected(advanced),
+            lambda: self._turned(advanced),
+        )
+        return jax.lax.switch(walk.doing, branches)
+
+    def _evaluated(self, walk: Walk, excess: Point, residual: Float[Array, ""]) -> Walk:
+        """Φ at the trial is known: it is on the path, or lost, or to be corrected."""
+        tolerance = jnp.where(walk.arriving, self.tolerance, PATH_TOLERANCE * 0.5 * self.size)
+        off_plane = walk.normal @ (walk.trial - walk.anchor)
+        distance = jnp.linalg.norm(walk.trial - walk.anchor)
+        on_path = (residual <= tolerance) & (jnp.abs(off_plane) <= 1e-6)
+        near = distance <= jnp.where(walk.arriving, jnp.maximum(self._reach(walk), 0.05), 0.5 * walk.step)
+        polishing = walk.step == 0
+        slow = (walk.corrections >= 2) & (residual > 0.7 * walk.residual)
+        lost = ~jnp.isfinite(residual) | (walk.corrections >= MOST_CORRECTIONS) | slow | (distance > 1.0) & ~polishing
+        walk = walk._replace(residual=residual)
+
+        correct = walk._replace(doing=jnp.asarray(CORRECTING), linear=self._begin(-jnp.append(excess, off_plane)))
+        turn = walk._replace(doing=jnp.asarray(TURNING), linear=self._begin(self._axis()))
+        arrive = walk._replace(outcome=jnp.asarray(ARRIVED))
+        accepted = _choose(walk.arriving, arrive, turn)
+        return _choose(
+            on_path,
+            _choose(near | polishing, accepted, self._retreat(walk)),
+            _choose(lost, self._retreat(walk), correct),
+        )
+
+    def _corrected(self, walk: Walk) -> Walk:
+        """One more product towards a Newton correction."""
+        moved = walk._replace(
+            trial=self._in_the_box(walk.trial + walk.linear.solution),
+            corrections=walk.corrections + 1,
+            doing=jnp.asarray(EVALUATING),
+            linear=self._begin(jnp.zeros_like(walk.trial)),
+        )
+        return _choose(walk.linear.solved(LINEAR_TOLERANCE), moved, walk)
+
+    def _turned(self, walk: Walk) -> Walk:
+        """One more product towards the tangent at the trial."""
+        tangent = walk.linear.solution / jnp.linalg.norm(walk.linear.solution)
+        sharp = (tangent @ walk.tangent < 0.5) & (walk.step > 1e-4) & (walk.here[-1] > 0)
+        longer = jnp.where(walk.corrections <= 2, 2.0, jnp.where(walk.corrections <= 3, 1.3, 0.8))
+        arrived_there = walk._replace(
+            here=walk.trial,
+            tangent=tangent,
+            step=jnp.minimum(walk.step * longer, LONGEST_STEP),
+            folds=walk.folds + (tangent[-1] * walk.tangent[-1] < 0).astype(jnp.int32),
+        )
+        return _choose(walk.linear.solved(LINEAR_TOLERANCE), _choose(sharp, self._retreat(walk), self._launch(arrived_there)), walk)
+
+    def _reach(self, walk: Walk) -> Float[Array, ""]:
+        """How far along the tangent the anchor lies."""
+        return jnp.linalg.norm(walk.anchor - walk.here)
+
+    def _launch(self, walk: Walk) -> Walk:
+        """Predicts the next point: a step along the tangent, or the point where it meets dial 1."""
+        forward = walk.tangent[-1] > 0
+        to_target = (1.0 - walk.here[-1]) / jnp.where(forward, walk.tangent[-1], 1.0)
+        arriving = forward & (to_target <= walk.step)
+        anchor = walk.here + jnp.where(arriving, to_target, walk.step) * walk.tangent
+        anchor = anchor.at[-1].set(jnp.where(arriving, 1.0, anchor[-1]))
+        return walk._replace(
+            anchor=anchor,
+            normal=jnp.where(arriving, self._axis(), walk.tangent),
+            arriving=arriving,
+            trial=self._in_the_box(anchor),
+            doing=jnp.asarray(EVALUATING),
+            linear=self._begin(jnp.zeros_like(anchor)),
+            corrections=jnp.zeros_like(walk.corrections),
+            residual=jnp.full_like(walk.residual, jnp.inf),
+        )
+
+    def _retreat(self, walk: Walk) -> Walk:
+        """A shorter step from the last point accepted; where there was none, from a guess, the whole path instead."""
+        step = jnp.minimum(walk.step, self._reach(walk)) / 3.0
+        shorter = self._launch(walk._replace(step=step))
+        on_the_path = _choose(~(step >= SHORTEST_STEP), walk._replace(outcome=jnp.asarray(STUCK)), shorter)
+        return _choose(walk.step == 0, self.start._replace(trips=walk.trips), on_the_path)
+
+
+def _choose(condition: Bool[Array, ""], yes: Walk, no: Walk) -> Walk:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)

@@ -1,0 +1,113 @@
+"""The path from the uncoupled game, on toys whose equilibria are known and on the named cases of MODEL.md, section 5."""
+
+import functools
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.optimize import brentq
+
+import mfg_jax as mfg
+from mfg_jax.continuation import Found, Walker
+from mfg_jax.equilibrium import solve_along_path
+from tests.conftest import COMPILE_QUICKLY, parameters_of
+
+BOX = (0.0, 5.0)
+SKEWED = {"eta": 0.1, "crowd_mean": 2.0, "gamma": 0.5}
+"""The game S."""
+
+
+def sigmoid(height: float, steepness: float, middle: float, floor: float) -> Any:
+    return lambda crowd: floor + height / (1.0 + np.e ** (-steepness * (crowd - middle)))
+
+
+def walker(phi: Any) -> Walker:
+    project = lambda crowd: jnp.clip(crowd, *BOX)  # noqa: E731
+    return Walker(phi, project, jnp.asarray(1.0), jnp.asarray(1e-10), (1, 2), 2000)
+
+
+def follow(phi: Any) -> Found:
+    return jax.jit(lambda: walker(phi).follow(), compiler_options=COMPILE_QUICKLY)()
+
+
+def equilibria(phi: Any) -> list[float]:
+    """All of them at dial 1, by brute force."""
+    grid = np.linspace(*BOX, 4001)
+    gap = phi(grid) - grid
+    crossings = np.flatnonzero(gap[1:] * gap[:-1] < 0)
+    return [cast(float, brentq(lambda d: phi(d) - d, grid[i], grid[i + 1], xtol=1e-13)) for i in crossings]
+
+
+def test_of_several_equilibria_the_one_without_a_fold_before_it() -> None:
+    phi = sigmoid(4.0, 6.0, 2.0, 0.5)
+    low, _, _ = equilibria(phi)
+    found = follow(phi)
+    assert found.arrived and found.folds == 0
+    np.testing.assert_allclose(found.crowd, low, atol=1e-9)
+
+
+def test_round_two_folds() -> None:
+    """The low equilibria end before dial 1; the path turns, comes back, and goes on along the high ones."""
+    phi = sigmoid(4.0, 4.0, 1.6, 0.8)
+    (high,) = equilibria(phi)
+    folded = [len(equilibria(lambda d, dial=dial: phi(dial * d))) for dial in (0.2, 0.85, 1.0)]
+    assert folded == [1, 3, 1]
+    found = follow(phi)
+    assert found.arrived and found.folds == 2
+    np.testing.assert_allclose(found.crowd, high, atol=1e-9)
+
+
+def test_a_game_to_skip_takes_no_trip() -> None:
+    phi = sigmoid(4.0, 6.0, 2.0, 0.5)
+    found = jax.jit(jax.vmap(lambda skip: walker(phi).follow(skip)))(np.array([True, False]))
+    assert found.trips[0] == 0 and found.trips[1] > 0
+
+
+def test_numbers_that_overflow_end_the_walk() -> None:
+    found = follow(lambda crowd: crowd + jnp.nan)
+    assert not found.arrived and found.trips < 100
+
+
+def test_from_a_guess() -> None:
+    """Newton's method from near by; the whole path from afar."""
+    phi = sigmoid(4.0, 6.0, 2.0, 0.5)
+    low, _, high = equilibria(phi)
+    coarse = follow(phi)
+    arrive = jax.jit(lambda guess: walker(phi).arrive(jnp.full((1, 2), guess), coarse), compiler_options=COMPILE_QUICKLY)
+    for guess, expected in ((low + 0.05, low), (high - 0.05, high)):
+        found = arrive(guess)
+        assert found.arrived and found.trips < coarse.trips + 20
+        np.testing.assert_allclose(found.crowd, expected, atol=1e-9)
+    lost = arrive(1.9)
+    assert lost.arrived
+
+
+@functools.cache
+def along_path(n_steps: int) -> Any:
+    model = mfg.Model("elastic", n_steps=n_steps)
+    return jax.jit(lambda p: solve_along_path(model, p), compiler_options=COMPILE_QUICKLY)
+
+
+@pytest.mark.parametrize(("share", "bid"), [(1.0, 1.0570), (0.2, 1.2391), (0.1, 2.2306), (0.0, 4.7817)])
+def test_the_skewed_game_along_the_dial_of_competition(share: float, bid: float) -> None:
+    """MODEL.md, section 5: the bid offset at the open."""
+    equilibrium = along_path(50)(parameters_of(SKEWED | {"k0": share * 1.5}))
+    assert equilibrium.status == mfg.Status.CONVERGED and equilibrium.branch == mfg.Branch.PRINCIPAL
+    assert equilibrium.crowd_bid[0] == pytest.approx(bid, abs=2e-4)
+    assert equilibrium.folds == 0
+    assert equilibrium.residual * 1.5 <= 1e-9
+    assert equilibrium.mass_error < 1e-13 and equilibrium.min_density > -1e-13
+
+
+def test_which_of_two_equilibria() -> None:
+    """MODEL.md, section 5: with γ 2 a cold start finds another one than the path."""
+    game = parameters_of(SKEWED | {"gamma": 2.0, "k0": 0.0})
+    principal = along_path(50)(game)
+    assert principal.status == mfg.Status.CONVERGED and principal.folds == 0
+    np.testing.assert_allclose([principal.crowd_ask[0], principal.crowd_bid[0]], [0.0, 4.99986], atol=2e-5)
+    model = mfg.Model("elastic", n_steps=50, scheme="exponential")
+    cold = mfg.solve(model, game, select="cold")
+    assert cold.status == mfg.Status.CONVERGED and cold.branch == mfg.Branch.UNVERIFIED
+    np.testing.assert_allclose([cold.crowd_ask[0], cold.crowd_bid[0]], [1.27868, 0.17551], atol=0.05)
