@@ -105,10 +105,12 @@ class Walker:
 
         Where that fails, or the coarser walk did, along the path on this grid.
         """
-        standing = self._standing(self._point(guess, jnp.ones_like(self.scale)), self._axis())
-        at_target = standing._replace(step=jnp.zeros_like(self.scale), arriving=jnp.asarray(True), folds=coarse.folds)
-        begin = _choose(coarse.arrived, at_target, self.start)
+        begin = _choose(coarse.arrived, self._at_target(guess)._replace(folds=coarse.folds), self.start)
         return self._walk(begin._replace(trips=coarse.trips), skip)
+
+    def polish(self, guess: Path, skip: Bool[Array, ""] | bool = False) -> Found:
+        """The equilibrium that Newton's method at dial 1 reaches from a guess, if it reaches one."""
+        return self._walk(self._at_target(guess), skip, rescue=False)
 
     # Points.
 
@@ -138,6 +140,11 @@ class Walker:
         axis = self._axis()
         return self._standing(here, axis)._replace(doing=jnp.asarray(TURNING), linear=self._begin(axis))
 
+    def _at_target(self, guess: Path) -> Walk:
+        """About to correct a guess at dial 1. A step of 0 tells that there is no path behind it."""
+        standing = self._standing(self._point(guess, jnp.ones_like(self.scale)), self._axis())
+        return standing._replace(step=jnp.zeros_like(self.scale), arriving=jnp.asarray(True))
+
     def _standing(self, here: Point, normal: Point) -> Walk:
         zero = jnp.zeros((), jnp.int32)
         return Walk(
@@ -160,7 +167,10 @@ class Walker:
     def _begin(self, right_side: Point) -> Krylov:
         return krylov.begin(right_side, MOST_TRIPS_A_SOLVE)
 
-    def _walk(self, start: Walk, skip: Bool[Array, ""] | bool) -> Found:
+    def _walk(self, start: Walk, skip: Bool[Array, ""] | bool, rescue: bool = True) -> Found:
+        """`rescue`: whether Newton's method, where it fails, is followed by the whole path."""
+        self.rescue = rescue
+
         def unfinished(walk: Walk) -> Bool[Array, ""]:
             return (walk.outcome == WALKING) & (walk.trips < self.most_trips)
 
@@ -253,8 +263,10 @@ class Walker:
         """A shorter step from the last point accepted; where there was none, from a guess, the whole path instead."""
         step = jnp.minimum(walk.step, self._reach(walk)) / 3.0
         shorter = self._launch(walk._replace(step=step))
-        on_the_path = _choose(~(step >= SHORTEST_STEP), walk._replace(outcome=jnp.asarray(STUCK)), shorter)
-        return _choose(walk.step == 0, self.start._replace(trips=walk.trips), on_the_path)
+        stuck = walk._replace(outcome=jnp.asarray(STUCK))
+        on_the_path = _choose(~(step >= SHORTEST_STEP), stuck, shorter)
+        without_path = self.start._replace(trips=walk.trips) if self.rescue else stuck
+        return _choose(walk.step == 0, without_path, on_the_path)
 
 
 def _choose(condition: Bool[Array, ""], yes: Walk, no: Walk) -> Walk:

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mfg_jax.best_reply import BestReply, best_reply
 from mfg_jax.certificate import certify_basics
-from mfg_jax.continuation import Walker
+from mfg_jax.continuation import Found, Walker
 from mfg_jax.exponential import Exponential
 from mfg_jax.game import Game, lay_out, valid
 from mfg_jax.grid import linear_interpolation
@@ -71,6 +71,9 @@ class Branch(enum.IntEnum):
 
 
 SELECTIONS = ("principal", "any", "cold")
+
+SAME_EQUILIBRIUM = 1e-6
+"""Largest difference of crowd paths, times k, of two solutions of the same equilibrium to the tolerance."""
 
 COARSE_STEPS, COARSE_SCHEME = 64, Exponential(interpolate=linear_interpolation)
 """How a path is followed. Where crowds move fast, smoother interpolants oscillate, and the path with them."""
@@ -164,8 +167,14 @@ def solve(model: Model, parameters: Parameters, certify: str = "basic", select: 
     cold = solve_cold(model, scalars)
     if select == "cold":
         return cold
-    done = settled(cold.status, cold.branch, select)
-    return _when(done, lambda: cold, lambda: _either(done, cold, solve_along_path(model, scalars, done)))
+    return _when(settled(cold.status, cold.branch, select), lambda: cold, lambda: _solve_further(model, scalars, cold, select))
+
+
+def _solve_further(model: Model, parameters: Parameters, cold: Equilibrium, select: str) -> Equilibrium:
+    """Where the cold iteration left open which equilibrium it found, or found none."""
+    checked = verify(model, parameters, cold, settled(cold.status, cold.branch, select))
+    done = settled(checked.status, checked.branch, select)
+    return _when(done, lambda: checked, lambda: _either(done, checked, solve_along_path(model, parameters, done)))
 
 
 def settled(status: IntArray, branch: IntArray, select: str) -> Any:
@@ -242,6 +251,24 @@ def solve_cold(model: Model, parameters: Parameters) -> Equilibrium:
 
 
 @eqx.filter_jit
+def verify(model: Model, parameters: Parameters, cold: Equilibrium, skip: Bool[Array, ""] | bool = False) -> Equilibrium:
+    """What the cold iteration found, with its branch: principal, if a path on a coarse grid leads to the same equilibrium."""
+    model = model.explicit_model
+    parameters, crowd = jax.lax.stop_gradient((parameters, jnp.stack([cold.crowd_ask, cold.crowd_bid], axis=1)))
+    game = lay_out(model, parameters)
+    skip = skip | (cold.status != Status.CONVERGED)
+    found, guess = _follow_coarsely(model, parameters, skip)
+    there = _walker(model, game).polish(guess, skip | ~found.arrived)
+    same = jnp.max(jnp.abs(there.crowd - crowd)) * jnp.max(game.flow.k) <= SAME_EQUILIBRIUM
+    principal = ~skip & found.arrived & there.arrived & same
+    return dataclasses.replace(
+        cold,
+        branch=jnp.where(principal, Branch.PRINCIPAL.value, cold.branch),
+        folds=jnp.where(principal, found.folds, cold.folds),
+    )
+
+
+@eqx.filter_jit
 def solve_along_path(model: Model, parameters: Parameters, skip: Bool[Array, ""] | bool = False) -> Equilibrium:
     """The principal equilibrium: found on a coarse grid by continuation from the uncoupled game, then by Newton on the model's.
 
@@ -249,15 +276,11 @@ def solve_along_path(model: Model, parameters: Parameters, skip: Bool[Array, ""]
     """
     model = model.stiff_model
     game = lay_out(model, parameters)
-    tolerance = _tolerance(model, game)
-    coarse = dataclasses.replace(model, n_steps=min(model.n_steps, COARSE_STEPS), scheme=COARSE_SCHEME)
-    coarse_game = lay_out(coarse, parameters)
 
     def search(start: Path) -> tuple[Path, Search]:
         del start
-        found = _walker(coarse, coarse_game, tolerance).follow(skip)
-        guess = crowd_at(coarse, found.crowd, model.time_fractions)
-        there = _walker(model, game, tolerance).arrive(_in_the_box(game, guess), found, skip)
+        found, guess = _follow_coarsely(model, parameters, skip)
+        there = _walker(model, game).arrive(guess, found, skip)
         branch = jnp.where(there.arrived, Branch.PRINCIPAL.value, Branch.UNVERIFIED.value)
         return there.crowd, Search(there.residual, there.trips, jnp.zeros((), bool), branch, there.folds)
 
@@ -273,12 +296,20 @@ def solve_along_path(model: Model, parameters: Parameters, skip: Bool[Array, ""]
     return _equilibrium(model, parameters, game, crowd, reply, found, status)
 
 
-def _walker(model: Model, game: Game, tolerance: Float[Array, ""]) -> Walker:
+def _follow_coarsely(model: Model, parameters: Parameters, skip: Bool[Array, ""] | bool) -> tuple[Found, Path]:
+    """The path on a coarse grid, and what its end says of the crowd at the model's times."""
+    coarse = dataclasses.replace(model, n_steps=min(model.n_steps, COARSE_STEPS), scheme=COARSE_SCHEME)
+    game = lay_out(coarse, parameters)
+    found = _walker(coarse, game).follow(skip)
+    return found, _in_the_box(game, crowd_at(coarse, found.crowd, model.time_fractions))
+
+
+def _walker(model: Model, game: Game) -> Walker:
     return Walker(
         phi=lambda crowd: best_reply(model, game, crowd).crowd,
         project=lambda crowd: _in_the_box(game, crowd),
         size=2.0 / jnp.max(game.flow.k),
-        tolerance=tolerance,
+        tolerance=_tolerance(model, game),
         shape=(model.n_steps + 1, 2),
         most_trips=MOST_TRIPS,
     )

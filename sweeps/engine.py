@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from enum import Enum
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,14 +21,13 @@ import jax.numpy as jnp
 import numpy as np
 
 import mfg_jax as mfg
-from mfg_jax.equilibrium import cold_is_better, settled, solve_along_path, solve_cold
+from mfg_jax.equilibrium import cold_is_better, settled, solve_along_path, solve_cold, verify
 from mfg_jax.lattice import inventories
 from sweeps import runtime, store
 from sweeps.dataset import STATUSES, variables
 from sweeps.sampling import Design, design
 from sweeps.spec import Spec
 
-Solve = Callable[[mfg.Model, mfg.Parameters], mfg.Equilibrium]
 SolveOne = Callable[[mfg.Parameters], dict[str, jax.Array]]
 Program = Callable[[mfg.Parameters, Any], dict[str, jax.Array]]
 """Takes a batch of games and how many of them, from the first on, are wanted."""
@@ -59,6 +60,14 @@ class Interrupted(Exception):
     """The run was asked to stop and did so between two writes; the same command goes on from there."""
 
 
+class Way(Enum):
+    """What a program does with a game (`mfg_jax.solve` does all of it, as needed)."""
+
+    COLD = "iterate from a cold start"
+    VERIFY = "check that the cold start's equilibrium is the principal one"
+    PATH = "follow the path from the uncoupled game"
+
+
 class Solved(NamedTuple):
     """Results of some games of a block, [game, …]; `games` are their places in it."""
 
@@ -72,7 +81,7 @@ class Sweep:
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
         self.design: Design = design(spec)
-        self._programs: dict[tuple[str, str, Solve], Program] = {}
+        self._programs: dict[tuple[str, str, Way], Program] = {}
         self._compiling = threading.Lock()
 
     @cached_property
@@ -157,23 +166,34 @@ class Sweep:
         return tasks
 
     def _solve_batch(self, kind: tuple[str, str], games: np.ndarray, columns: Mapping[str, np.ndarray], batch: int) -> Solved:
-        """All games by the cold iteration; those that it leaves open once more, by themselves, along their paths."""
-        results = self._solve_games(solve_cold, kind, columns, games.size, batch)
-        open_games = np.flatnonzero(~settled(results["status"], results["branch"], self.spec.solver.select))
-        if open_games.size:
-            chosen = {name: values[open_games] for name, values in columns.items()}
-            along_path = self._solve_games(solve_along_path, kind, chosen, open_games.size, batch)
-            replaced = ~cold_is_better(results["status"][open_games], along_path["status"])
+        """All games by the cold iteration; those that it leaves open once more, by themselves: is it the principal equilibrium
+        that was found? Those that it is not, or that found none, along their paths."""
+        results = self._solve_games(Way.COLD, kind, columns, games.size, batch)
+
+        def go_on(games: np.ndarray, how: Way) -> dict[str, np.ndarray]:
+            chosen = {name: values[games] for name, values in columns.items()}
+            return self._solve_games(how, kind, chosen, games.size, batch)
+
+        def open_games() -> np.ndarray:
+            return np.flatnonzero(~settled(results["status"], results["branch"], self.spec.solver.select))
+
+        doubtful = np.intersect1d(open_games(), np.flatnonzero(results["status"] == mfg.Status.CONVERGED))
+        if doubtful.size:
+            for name, values in go_on(doubtful, Way.VERIFY).items():
+                results[name][doubtful] = values
+        if (unsolved := open_games()).size:
+            along_path = go_on(unsolved, Way.PATH)
+            better = ~cold_is_better(results["status"][unsolved], along_path["status"])
             for name, values in along_path.items():
-                results[name][open_games[replaced]] = values[replaced]
+                results[name][unsolved[better]] = values[better]
         return Solved(games, results)
 
     def _solve_games(
-        self, solve: Solve, kind: tuple[str, str], columns: Mapping[str, np.ndarray], games: int, batch: int
+        self, way: Way, kind: tuple[str, str], columns: Mapping[str, np.ndarray], games: int, batch: int
     ) -> dict[str, np.ndarray]:
         """A short batch is filled up with repetitions of its first game, whose results are dropped again here."""
         filled = {name: np.concatenate([v, np.repeat(v[:1], batch - games)]) for name, v in columns.items()}
-        results = self.program(*kind, batch, solve)(self._parameters(filled, batch), games)
+        results = self.program(*kind, batch, way)(self._parameters(filled, batch), games)
         return {name: np.array(value[:games]) for name, value in results.items()}
 
     def _parameters(self, columns: Mapping[str, np.ndarray], batch: int) -> mfg.Parameters:
@@ -181,12 +201,12 @@ class Sweep:
         fixed = {name: np.full(batch, value) for name, value in {**defaults, **self.spec.parameters}.items()}
         return mfg.Parameters(**{"A": None, "k": None, **fixed, **columns})
 
-    def program(self, coupling: str, boundary: str, batch: int, solve: Solve) -> Program:
+    def program(self, coupling: str, boundary: str, batch: int, way: Way) -> Program:
         """The compiled program that solves `batch` games of one kind in one way. Compiled once for all batches, when needed."""
-        key = (coupling, boundary, solve)
+        key = (coupling, boundary, way)
         with self._compiling:
             if key not in self._programs:
-                solve_one = _solver(solve, self.model(coupling, boundary), self.spec)
+                solve_one = _solver(way, self.model(coupling, boundary), self.spec)
                 # On a CPU each game runs its own loops, and stops when it is done; a GPU wants all lanes at once.
                 many = _one_by_one(solve_one) if jax.default_backend() == "cpu" else _all_at_once(solve_one)
                 example = {name: np.ones(batch) for name in self.parameter_names}
@@ -217,8 +237,19 @@ def _all_at_once(solve_one: SolveOne) -> Program:
     return lambda parameters, count: jax.vmap(solve_one)(parameters)
 
 
-def _solver(solve_game: Solve, model: mfg.Model, spec: Spec) -> SolveOne:
-    """All stored variables of one game."""
+def _solver(way: Way, model: mfg.Model, spec: Spec) -> SolveOne:
+    """All stored variables of one game; where only its branch is in doubt, what is known of that."""
+    if way is Way.VERIFY:
+        return functools.partial(_verified, model)
+    return _stored_variables(solve_cold if way is Way.COLD else solve_along_path, model, spec)
+
+
+def _verified(model: mfg.Model, parameters: mfg.Parameters) -> dict[str, jax.Array]:
+    found = verify(model, parameters, solve_cold(model, parameters))
+    return {"branch": found.branch, "folds": found.folds}
+
+
+def _stored_variables(solve_game: Callable[[mfg.Model, mfg.Parameters], mfg.Equilibrium], model: mfg.Model, spec: Spec) -> SolveOne:
     gradients = spec.outputs.gradients
 
     def solve(parameters: mfg.Parameters) -> tuple[jax.Array, dict[str, jax.Array]]:

@@ -111,3 +111,29 @@ def test_which_of_two_equilibria() -> None:
     cold = mfg.solve(model, game, select="cold")
     assert cold.status == mfg.Status.CONVERGED and cold.branch == mfg.Branch.UNVERIFIED
     np.testing.assert_allclose([cold.crowd_ask[0], cold.crowd_bid[0]], [1.27868, 0.17551], atol=0.05)
+
+
+def test_solve_goes_only_as_far_as_each_game_needs() -> None:
+    """In one batch: a mild game, one whose cold equilibrium a path confirms, and one for which the path finds another."""
+    games = {
+        "mild": {"A": 5.0},
+        "confirmed": {"A": 20.0, "k": 2.0, "eta": 0.03, "gamma": 0.1, "crowd_mean": 1.0},
+        "another": SKEWED | {"gamma": 2.0},
+    }
+    model = mfg.Model("relative", n_steps=50)
+    batch = jax.tree.map(lambda *leaves: np.array(leaves), *(parameters_of(game) for game in games.values()))
+    found, cold = (
+        jax.jit(jax.vmap(lambda p, select=select: mfg.solve(model, p, select=select)), compiler_options=COMPILE_QUICKLY)(batch)
+        for select in ("principal", "cold")
+    )
+    assert (np.asarray(found.status) == mfg.Status.CONVERGED).all() and (np.asarray(found.branch) == mfg.Branch.PRINCIPAL).all()
+    assert np.asarray(cold.branch).tolist() == [mfg.Branch.PRINCIPAL, mfg.Branch.UNVERIFIED, mfg.Branch.UNVERIFIED]
+    for game in (0, 1):
+        np.testing.assert_array_equal(found.crowd_ask[game], cold.crowd_ask[game])
+        assert found.iterations[game] == cold.iterations[game]
+    np.testing.assert_allclose([found.crowd_ask[2, 0], found.crowd_bid[2, 0]], [0.0, 4.99986], atol=2e-5)
+
+
+def test_select_is_one_of_three() -> None:
+    with pytest.raises(ValueError, match="select must be one of 'principal', 'any', 'cold'; found 'best'"):
+        mfg.solve(mfg.Model("none"), parameters_of({}), select="best")

@@ -19,7 +19,6 @@ import zarr
 from jax.experimental.compilation_cache import compilation_cache
 
 import mfg_jax as mfg
-from mfg_jax.equilibrium import solve_cold
 from sweeps import engine, runtime, store
 from sweeps.dataset import STATUSES, open_store
 from sweeps.engine import Interrupted, Progress, Sweep
@@ -122,8 +121,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
 # against the library
 
 
-def solved_directly(model: mfg.Model, parameters: mfg.Parameters, derisk_band: int = 1) -> dict[str, np.ndarray]:
-    equilibrium = mfg.solve(model, parameters, select="cold")
+def solved_directly(
+    model: mfg.Model, parameters: mfg.Parameters, derisk_band: int = 1, select: str = "cold"
+) -> dict[str, np.ndarray]:
+    equilibrium = mfg.solve(model, parameters, select=select)
     metrics = mfg.metrics(model, parameters, equilibrium, derisk_band)
     return {name: np.asarray(value) for name, value in {**vars(equilibrium), **vars(metrics)}.items()}
 
@@ -303,11 +304,35 @@ class TestBatches:
     def test_games_that_fill_up_a_batch_are_not_solved(self):
         sweep = Sweep(make(CALM))
         columns = sweep.design.columns(0, 5)
-        results = sweep.program("relative", "reflecting", 5, solve_cold)(sweep._parameters(columns, 5), 3)
+        results = sweep.program("relative", "reflecting", 5, engine.Way.COLD)(sweep._parameters(columns, 5), 3)
         assert (np.asarray(results["iterations"]) > 0).tolist() == [True] * 3 + [False] * 2
 
     def test_batches_are_no_larger_than_the_sweep(self):
         assert Sweep(make(CALM)).batch_size() == 8
+
+
+class TestPaths:
+    """Games that a cold start leaves open are gone on with by themselves."""
+
+    def test_the_same_as_one_by_one(self, tmp_path: Path):
+        content: dict[str, Any] = {
+            "model": {"coupling": "relative", "x_max": 5, "n_steps": 24},
+            "parameters": {"A": 10.0, "k": 1.5, "eta": 0.1, "quote_max": 5.0},
+            "sweep": {"gamma": [0.01, 0.5, 2.0], "crowd_mean": [0.0, 2.0]},
+            "outputs": {"paths": True},
+        }
+        paths = [tmp_path / name for name in ("in one.zarr", "in three.zarr")]
+        for path, batch in zip(paths, (6, 2), strict=True):
+            run(make(content), path, batch=batch)
+        together, apart = map(loaded, paths)
+        assert_same_bits(together, apart)
+        assert (together["status"] == mfg.Status.CONVERGED).all() and (together["branch"] == mfg.Branch.PRINCIPAL).all()
+        assert (together["iterations"].values.ravel() > 60).sum() >= 2  # these took their path
+        model = mfg.Model(**content["model"])
+        for point in points(together):
+            one = solved_directly(model, parameters_of(point, content["parameters"]), select="principal")
+            np.testing.assert_allclose(point["crowd_bid"], one["crowd_bid"], atol=1e-7)
+            assert int(point["folds"]) == one["folds"]
 
 
 CROWDS = np.linspace(-1.0, 1.0, 30).tolist()
