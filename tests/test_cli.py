@@ -492,7 +492,7 @@ class TestExport:
 
         monkeypatch.setitem(WRITERS, ".parquet", missing)
         message = refusal("export", finished, "-o", "s.parquet")
-        assert message == "mfgsweep: s.parquet: needs pyarrow; install it with: pip install 'mfg-jax[export]'"
+        assert message == f"mfgsweep: s.parquet: needs pyarrow; install it with: {sys.executable} -m pip install 'mfg-jax[export]'"
 
     def test_all_or_nothing(self, folder: Path, finished: Path, monkeypatch: pytest.MonkeyPatch):
         def fail(dataset: xr.Dataset, path: Path) -> None:
