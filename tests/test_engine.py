@@ -499,7 +499,7 @@ class TestRefusals:
             WILD,
             parameters={"k": 1.25, "eta": 0.01, "horizon": 2.0},
             sweep=WILD["sweep"] | {"A": [1.0, 2.0]},
-            solver={"tolerance": 1e-10},
+            solver={"tolerance": 1e-10, "select": "cold"},
         )
         first, *lines, advice = self.refuse(path, changed).splitlines()
         assert first == f"{path}: was made by another spec:"

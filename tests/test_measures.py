@@ -241,8 +241,9 @@ def test_quadrature_and_interpolation_are_exact_for_polynomials(n_steps: int, gr
     np.testing.assert_allclose((weights * polynomial(nodes)[indices]).sum(axis=1), polynomial(targets), atol=1e-10)
     np.testing.assert_allclose(weights.sum(axis=1), 1.0, rtol=1e-10)
     area = quadrature_weights(nodes)
-    assert area @ polynomial(nodes) == pytest.approx(polynomial.integ()(1.0) - polynomial.integ()(0.0), abs=1e-12)
-    assert area.sum() == pytest.approx(1.0, rel=1e-13)
+    rounding = 2e-15 * np.abs(area).sum()  # few steps of very different lengths have large weights of both signs
+    assert area @ polynomial(nodes) == pytest.approx(polynomial.integ()(1.0) - polynomial.integ()(0.0), abs=rounding)
+    assert area.sum() == pytest.approx(1.0, abs=rounding)
 
 
 @given(n_steps=st.integers(1, 300), grading=st.floats(0.0, 10.0))

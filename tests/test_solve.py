@@ -264,7 +264,7 @@ def test_single_precision_reaches_a_looser_tolerance() -> None:
         ({"coupling": "relativ"}, "coupling must be one of 'relative', .*; found 'relativ'; did you mean 'relative'"),
         ({"coupling": 3}, "Model.coupling must be one of"),
         ({"boundary": "reflect"}, "boundary must be one of 'reflecting', 'absorbing'; .*did you mean 'reflecting'"),
-        ({"scheme": "rk5"}, "scheme must be one of 'rk4', 'euler'; found 'rk5'; did you mean 'rk4'"),
+        ({"scheme": "rk5"}, "scheme must be one of 'automatic', 'rk4', 'euler', 'exponential'; found 'rk5'; did you mean 'rk4'"),
         ({"initial": "gaussian"}, "initial must be one of 'normal', 'point', 'uniform'; found 'gaussian'"),
         ({"initial": mfg.Weights((1.0, 2.0, 1.0))}, "initial needs 21 weights, one per inventory; found 3"),
         ({"solver": "newton"}, "solver must be one of 'anderson', 'picard'; found 'newton'"),

@@ -520,13 +520,13 @@ class TestAliases:
 class TestGoodFiles:
     def test_defaults(self, load):
         spec = load(GOOD)
-        assert spec.model == ModelSection(coupling="elastic", boundary="reflecting", x_max=10, n_steps=200, scheme="rk4")
+        assert spec.model == ModelSection(coupling="elastic", boundary="reflecting", x_max=10, n_steps=200, scheme="automatic")
         assert spec.model.grading == ModelSection().grading
         assert spec.parameters == {"A": 10.0, "k": 1.5, "eta": 0.01}
         assert spec.sweep == {"gamma": (0.05, 0.1)}
         assert spec.sampling == "grid"
         assert spec.outputs == OutputsSection(paths=True, surfaces=False, gradients=(), certify="basic", dtype="float64")
-        assert spec.solver == SolverSection(method="anderson", tolerance=1e-9, max_iterations=200)
+        assert spec.solver == SolverSection(method="anderson", tolerance=1e-9, max_iterations=200, select="principal")
         assert (spec.metrics.derisk_band, spec.units.price, spec.units.time, spec.store) == (1, "price", "time", None)
 
     def test_everything_at_once(self, load):
@@ -620,7 +620,12 @@ class TestCanonical:
         assert json.loads(json.dumps(canonical, allow_nan=False)) == canonical
         assert canonical["parameters"]["quote_min"] == "-inf"
         assert canonical["sweep"]["quote_max"] == [5.0, "inf"]
-        assert canonical["solver"] == {"method": "anderson", "tolerance": 1e-9, "max_iterations": 200}
+        assert canonical["solver"] == {
+            "method": "anderson",
+            "tolerance": 1e-9,
+            "max_iterations": 200,
+            "select": "principal",
+        }
         assert "store" not in canonical
 
     def test_a_swept_choice_is_not_also_a_fixed_one(self, load):
