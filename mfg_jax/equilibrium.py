@@ -167,20 +167,24 @@ def solve(model: Model, parameters: Parameters, certify: str = "basic", select: 
     cold = solve_cold(model, scalars)
     if select == "cold":
         return cold
-    return _when(settled(cold.status, cold.branch, select), lambda: cold, lambda: _solve_further(model, scalars, cold, select))
+    return _when(
+        settled(model, cold.status, cold.branch, select), lambda: cold, lambda: _solve_further(model, scalars, cold, select)
+    )
 
 
 def _solve_further(model: Model, parameters: Parameters, cold: Equilibrium, select: str) -> Equilibrium:
     """Where the cold iteration left open which equilibrium it found, or found none."""
-    checked = verify(model, parameters, cold, settled(cold.status, cold.branch, select))
-    done = settled(checked.status, checked.branch, select)
+    checked = verify(model, parameters, cold, settled(model, cold.status, cold.branch, select))
+    done = settled(model, checked.status, checked.branch, select)
     return _when(done, lambda: checked, lambda: _either(done, checked, solve_along_path(model, parameters, done)))
 
 
-def settled(status: IntArray, branch: IntArray, select: str) -> Any:
+def settled(model: Model, status: IntArray, branch: IntArray, select: str) -> Any:
     """Whether the cold iteration, which ended so, answered already what was asked for, or nothing can."""
     answered = (status == Status.CONVERGED) & ((branch == Branch.PRINCIPAL) | (select != "principal"))
-    return answered | (status == Status.INVALID_PARAMETERS) | (select == "cold")
+    # who chose a scheme is told that its steps are too long; the automatic one has another
+    too_long = (status == Status.UNSTABLE_STEP) & (model.explicit_model == model)
+    return answered | too_long | (status == Status.INVALID_PARAMETERS) | (select == "cold")
 
 
 def cold_is_better(cold_status: IntArray, path_status: IntArray) -> Any:

@@ -174,8 +174,10 @@ class Sweep:
             chosen = {name: values[games] for name, values in columns.items()}
             return self._solve_games(how, kind, chosen, games.size, batch)
 
+        model = self.model(*kind)
+
         def open_games() -> np.ndarray:
-            return np.flatnonzero(~settled(results["status"], results["branch"], self.spec.solver.select))
+            return np.flatnonzero(~settled(model, results["status"], results["branch"], self.spec.solver.select))
 
         doubtful = np.intersect1d(open_games(), np.flatnonzero(results["status"] == mfg.Status.CONVERGED))
         if doubtful.size:

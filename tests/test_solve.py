@@ -190,6 +190,13 @@ def test_a_stiff_game_is_not_called_converged() -> None:
     assert np.isnan(unstable.value).all() and np.isnan(unstable.crowd_ask).all()
 
 
+def test_steps_of_a_chosen_scheme_that_are_too_long_are_said_at_once() -> None:
+    """Also where a path could be followed: it is the scheme that was asked for that cannot take these steps."""
+    equilibrium = mfg.solve(small(), parameters_of(MILD | {"A": 100.0}))
+    assert equilibrium.status == mfg.Status.UNSTABLE_STEP
+    assert np.isnan(equilibrium.crowd_ask).all()
+
+
 def test_an_iteration_that_instability_made_overflow_says_so() -> None:
     """Here steps are too long for some trials on the way, but not for the best."""
     game = {"A": 5.0, "eta": 0.1, "gamma": 2.0, "crowd_mean": 1.0}
