@@ -79,10 +79,11 @@ COARSE_STEPS, COARSE_SCHEME = 64, Exponential(interpolate=linear_interpolation)
 """How a path is followed. Where crowds move fast, smoother interpolants oscillate, and the path with them."""
 
 CERTAIN_EXPANSION = 0.95
-"""Where |ΔΦ| stayed below this share of |ΔD| all the way from a cold start, what was found is taken for the principal equilibrium.
+"""Where |ΔΦ| stayed below this share of |ΔD| all the way from a cold start, what was found is taken to be the
+principal equilibrium.
 
-A contraction has one fixed point; but this looks only along the way. Measured on random hard games (MODEL.md, section 5): equilibria
-off the principal branch were met with 1.04 and more.
+A contraction has one fixed point; but this looks only along the way. Measured on random hard games (MODEL.md, section 5):
+equilibria off the principal branch were met with 1.04 and more.
 """
 
 MOST_TRIPS = 6000
@@ -156,8 +157,9 @@ def solve(model: Model, parameters: Parameters, certify: str = "basic", select: 
         parameters: the numbers, scalars all; float64 where JAX has it enabled (`jax.config.update("jax_enable_x64", True)`).
         certify: which certificates to compute: "basic", those that cost no further solve (MODEL.md, section 6).
         select: which equilibrium, where there may be several. "principal": the first on the path from the uncoupled game, which
-            is followed unless the cold iteration contracted all the way (`CERTAIN_EXPANSION`). "any": what the cold iteration finds; the path only where it
-            finds none. "cold": what the cold iteration finds, and nothing else.
+            is followed unless the cold iteration contracted all the way (`CERTAIN_EXPANSION`).
+            "any": what the cold iteration finds; the path only where it finds none.
+            "cold": what the cold iteration finds, and nothing else.
 
     Raises:
         ValueError: fields that are no scalars, or another `certify` or `select`.
