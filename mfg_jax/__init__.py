@@ -8,13 +8,14 @@ metrics = mfg.metrics(model, parameters, equilibrium)
 
 from mfg_jax.coupling import Coupling, Elastic, MarketShare, Relative, Uncoupled
 from mfg_jax.crowd import InitialCrowd, Normal, Point, Uniform, Weights
-from mfg_jax.equilibrium import Branch, Equilibrium, Status, solve
+from mfg_jax.equilibrium import solve
 from mfg_jax.exponential import Exponential
 from mfg_jax.fixed_point import Anderson, FixedPointSolver, Picard
 from mfg_jax.measures import Metrics, metrics
 from mfg_jax.model import Model
 from mfg_jax.parameters import Flow, Parameters
 from mfg_jax.scheme import EULER, RK4, RungeKutta, Scheme
+from mfg_jax.solution import Branch, Equilibrium, Status
 
 __all__ = [
     "EULER",

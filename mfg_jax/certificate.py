@@ -1,21 +1,30 @@
-"""What can be checked of a solution (MODEL.md, section 6). Those here cost no further solve."""
+"""What can be checked of a solution (MODEL.md, section 6)."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from mfg_jax.best_reply import BestReply
-from mfg_jax.game import Game
-from mfg_jax.lattice import per_inventory
+from mfg_jax.best_reply import BestReply, best_reply
+from mfg_jax.continuation import Walker
+from mfg_jax.game import Game, lay_out
+from mfg_jax.hjb import best_quotes, crowd_at, crowd_at_stages, fill_rates
+from mfg_jax.lattice import Edges, States, per_inventory
 from mfg_jax.model import Model
+from mfg_jax.parameters import Parameters
+from mfg_jax.solution import Solved, Status
+from mfg_jax.spectrum import spectral_radius
+
+Path = Float[Array, "time side"]
 
 
-class Certificates(NamedTuple):
-    """Each is 0, or as MODEL.md section 6 says, for a solution without fault."""
+class BasicCertificates(NamedTuple):
+    """They cost no further solve. Each is 0, or as MODEL.md section 6 says, for a solution without fault."""
 
     mass_error: Float[Array, ""]
     min_density: Float[Array, ""]
@@ -25,10 +34,10 @@ class Certificates(NamedTuple):
     monotone: Bool[Array, ""]
 
 
-def certify_basics(model: Model, game: Game, crowd: Float[Array, "time side"], reply: BestReply) -> Certificates:
+def certify_basics(model: Model, game: Game, crowd: Float[Array, "time side"], reply: BestReply) -> BasicCertificates:
     """The certificates of a best reply to a crowd path."""
     density = reply.density
-    return Certificates(
+    return BasicCertificates(
         mass_error=jnp.max(jnp.abs(density.sum(axis=1) - 1.0)),
         min_density=jnp.min(density),
         edge_mass=jnp.max(density[:, 0] + density[:, -1]),
@@ -62,3 +71,69 @@ def _monotone(model: Model, game: Game, crowd: Float[Array, "time side"], reply:
         return jax.jvp(rate, (quotes,), (jnp.ones_like(quotes),))[1]
 
     return jnp.all(jax.vmap(sensitivity)(reply.quotes, crowd) <= 0)
+
+
+class FullCertificates(NamedTuple):
+    """Those that cost further solves; NaN where the game has not converged."""
+
+    exploitability: Float[Array, ""]
+    contraction: Float[Array, ""]
+    time_error: Float[Array, ""]
+
+
+@eqx.filter_jit
+def certify_fully(model: Model, parameters: Parameters, solved: Solved, skip: Bool[Array, ""] | bool = False) -> FullCertificates:
+    """The further certificates of what was solved on this model. They are not differentiated."""
+    parameters, crowd = jax.lax.stop_gradient((parameters, solved.replied_to))
+    game = lay_out(model, parameters)
+    converged = solved.equilibrium.status == Status.CONVERGED
+    skip = skip | ~converged
+    certificates = FullCertificates(
+        exploitability(model, game, crowd),
+        contraction(model, game, crowd, skip),
+        time_error(model, parameters, crowd, skip),
+    )
+    return jax.tree.map(lambda number: jnp.where(converged, number, jnp.nan), certificates)
+
+
+def exploitability(model: Model, game: Game, crowd: Path) -> Float[Array, ""]:
+    """One backward pass with three values side by side: against the crowd replied to; of the policy found there, against the
+    crowd that plays it; and the best against that one. The second takes its quotes from the first at every stage of the scheme."""
+    replied_to, deviating, best = 0, 1, 2
+    against = crowd_at_stages(model, crowd), crowd_at_stages(model, best_reply(model, game, crowd).crowd)
+    quotes_of = jax.vmap(lambda v, c: best_quotes(model, game, v, c), -1, -1)
+    rates_of = jax.vmap(lambda q, c: fill_rates(model, game, q, c), -1, -1)
+
+    def controls(value: States, crowd: Float[Array, "side three"]) -> tuple[Edges, Edges]:
+        quotes = quotes_of(value, crowd)
+        quotes = quotes.at[..., deviating].set(quotes[..., replied_to])
+        return quotes, rates_of(quotes, crowd)
+
+    def step(value: States, interval: tuple[Array, Array]) -> tuple[States, None]:
+        return model.settled_scheme.backward_step(controls, game.running_cost[:, None], value, *interval)[0], None
+
+    end = jnp.repeat(game.terminal_value[:, None], 3, axis=1)
+    value, _ = jax.lax.scan(step, end, (jnp.stack([against[0], against[1], against[1]], axis=-1), game.dt), reverse=True)
+    return game.initial_density @ (value[:, best] - value[:, deviating])
+
+
+def contraction(model: Model, game: Game, crowd: Path, skip: Bool[Array, ""]) -> Float[Array, ""]:
+    def derivative(direction: Float[Array, " unknown"]) -> Float[Array, " unknown"]:
+        phi = lambda crowd: best_reply(model, game, crowd).crowd  # noqa: E731
+        return jax.jvp(phi, (crowd,), (direction.reshape(crowd.shape),))[1].ravel()
+
+    return spectral_radius(derivative, crowd.size, crowd.dtype, skip)
+
+
+def time_error(model: Model, parameters: Parameters, crowd: Path, skip: Bool[Array, ""]) -> Float[Array, ""]:
+    """Against the equilibrium that Newton's method finds from this one with steps of half the length.
+
+    That one is solved just so far that its own residual does not matter.
+    """
+    fine = dataclasses.replace(model, n_steps=2 * model.n_steps)
+    game = lay_out(fine, parameters)
+    guess = crowd_at(model, crowd, fine.time_fractions)
+    defect = jnp.max(jnp.abs(best_reply(fine, game, guess).crowd - guess))
+    rounding = 100 * jnp.finfo(crowd.dtype).eps * jnp.max(jnp.abs(crowd))
+    there = Walker.of(fine, game, jnp.maximum(1e-3 * defect, rounding)).polish(guess, skip)
+    return jnp.where(there.arrived, jnp.max(jnp.abs(there.crowd[::2] - crowd)), jnp.inf)

@@ -20,7 +20,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mfg_jax import krylov
+from mfg_jax.best_reply import best_reply
+from mfg_jax.game import Game, in_the_box
 from mfg_jax.krylov import Krylov
+from mfg_jax.model import Model
 
 Path = Float[Array, "time side"]
 Point = Float[Array, " unknown"]
@@ -34,6 +37,7 @@ PATH_TOLERANCE = 1e-6
 """Residual·k at which a point counts as one of the path."""
 MOST_CORRECTIONS = 8
 MOST_TRIPS_A_SOLVE = 40
+MOST_TRIPS = 6000
 LINEAR_TOLERANCE = 1e-2
 
 
@@ -89,12 +93,21 @@ class Walker:
         size: Float[Array, ""],
         tolerance: Float[Array, ""],
         shape: tuple[int, int],
-        most_trips: int,
     ) -> None:
-        self.phi, self.project, self.tolerance, self.shape, self.most_trips = phi, project, tolerance, shape, most_trips
-        self.size = size
+        self.phi, self.project, self.size, self.tolerance, self.shape = phi, project, size, tolerance, shape
         self.scale = size * (shape[0] * shape[1]) ** 0.5
         self.start = self._start()
+
+    @classmethod
+    def of(cls, model: Model, game: Game, tolerance: Float[Array, ""]) -> Walker:
+        """For a game on the model's grid."""
+        return cls(
+            phi=lambda crowd: best_reply(model, game, crowd).crowd,
+            project=lambda crowd: in_the_box(game, crowd),
+            size=2.0 / jnp.max(game.flow.k),
+            tolerance=tolerance,
+            shape=(model.n_steps + 1, 2),
+        )
 
     def follow(self, skip: Bool[Array, ""] | bool = False) -> Found:
         """The principal equilibrium: along the path from dial 0 to dial 1. A game to `skip` takes no trip."""
@@ -172,7 +185,7 @@ class Walker:
         self.rescue = rescue
 
         def unfinished(walk: Walk) -> Bool[Array, ""]:
-            return (walk.outcome == WALKING) & (walk.trips < self.most_trips)
+            return (walk.outcome == WALKING) & (walk.trips < MOST_TRIPS)
 
         start = start._replace(outcome=jnp.where(skip, ARRIVED, start.outcome))
         end = jax.lax.while_loop(unfinished, self._trip, start)

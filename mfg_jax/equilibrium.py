@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
@@ -16,15 +15,16 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from mfg_jax.best_reply import BestReply, best_reply
-from mfg_jax.certificate import certify_basics
+from mfg_jax.certificate import certify_basics, certify_fully
 from mfg_jax.continuation import Found, Walker
 from mfg_jax.exponential import Exponential
-from mfg_jax.game import Game, lay_out, valid
+from mfg_jax.game import Game, in_the_box, lay_out, residual_tolerance, valid
 from mfg_jax.grid import linear_interpolation
 from mfg_jax.hjb import best_quotes, crowd_at
 from mfg_jax.lattice import per_inventory
 from mfg_jax.model import Model
 from mfg_jax.parameters import Parameters, as_scalars
+from mfg_jax.solution import Branch, Equilibrium, Solved, Status
 
 Path = Float[Array, "time side"]
 IntArray = Int[Array, "*batch"] | Int[np.ndarray, "*batch"]
@@ -42,34 +42,7 @@ class Search(NamedTuple):
     folds: Int[Array, ""]
 
 
-class Status(enum.IntEnum):
-    """How a game ended. Only `CONVERGED` is an equilibrium; the others carry the best iterate and its residual."""
-
-    PENDING = 0
-    CONVERGED = 1
-    ITERATION_LIMIT = 2
-    NON_FINITE = 3
-    UNSTABLE_STEP = 4
-    CONTINUATION_STOPPED = 5
-    INVALID_PARAMETERS = 6
-
-    @property
-    def explanation(self) -> str:
-        """What happened, and what to try."""
-        return _EXPLANATIONS[self]
-
-
-class Branch(enum.IntEnum):
-    """Which of the equilibria that a game may have was found (MODEL.md, section 5)."""
-
-    UNVERIFIED = 0
-    """One of them."""
-    PRINCIPAL = 1
-    """The first that the path from the uncoupled game meets."""
-    OTHER = 2
-    """One that the path from the uncoupled game does not meet first."""
-
-
+CERTIFY = ("basic", "full")
 SELECTIONS = ("principal", "any", "cold")
 
 SAME_EQUILIBRIUM = 1e-6
@@ -86,64 +59,6 @@ A contraction has one fixed point; but this looks only along the way. Measured o
 equilibria off the principal branch were met with 1.04 and more.
 """
 
-MOST_TRIPS = 6000
-
-_EXPLANATIONS = {
-    Status.PENDING: "Not solved yet: run the sweep again to go on where it stopped.",
-    Status.CONVERGED: "Converged: no maker gains by leaving the crowd's path, to the tolerance.",
-    Status.ITERATION_LIMIT: (
-        "The residual was still above the tolerance after max_iterations: raise max_iterations, or move towards this game "
-        "from a milder one (k0 nearer to k, a less skewed crowd)."
-    ),
-    Status.NON_FINITE: "The numbers overflowed: check the units of A, k and the penalties, or bound the quotes.",
-    Status.UNSTABLE_STEP: "A time step is, or may be, too long for the fill rates met: raise n_steps, or raise quote_min.",
-    Status.CONTINUATION_STOPPED: (
-        "The path from the uncoupled game could not be followed to this one: raise n_steps, or set select to any and look for "
-        "an equilibrium from elsewhere."
-    ),
-    Status.INVALID_PARAMETERS: (
-        "No game has these numbers: A, k, horizon and crowd_std must be positive, eta, gamma and k0 not negative, n_makers "
-        "above 1, quote_min at most quote_max, a point crowd on the lattice, and all finite save the quote bounds."
-    ),
-}
-
-
-class Equilibrium(eqx.Module):
-    """One solved game (MODEL.md, sections 3, 4 and 6). Offsets and values in price units, densities as fractions of makers.
-
-    An offset that is not quoted is +inf (MODEL.md, section 1). Where `status` is not `Status.CONVERGED` the arrays are those of
-    the best iterate; with `Status.INVALID_PARAMETERS` or `Status.UNSTABLE_STEP` they are NaN.
-    """
-
-    time: Float[Array, " time"]
-    """0 … horizon."""
-    inventory: Float[Array, " x"]
-    """−x_max … x_max, lots."""
-    value: Float[Array, "time x"]
-    ask: Float[Array, "time x"]
-    bid: Float[Array, "time x"]
-    density: Float[Array, "time x"]
-    crowd_ask: Float[Array, " time"]
-    crowd_bid: Float[Array, " time"]
-    mean_crowd: Float[Array, " side"]
-    """Time averages of crowd_ask and crowd_bid, taken at the scheme's own steps, which may be finer than `time`."""
-    residual: Float[Array, ""]
-    """max |Φ(D) − D|, price units; inf where no finite iterate was seen."""
-    iterations: Int[Array, ""]
-    """Evaluations of Φ."""
-    status: Int[Array, ""]
-    mass_error: Float[Array, ""]
-    min_density: Float[Array, ""]
-    edge_mass: Float[Array, ""]
-    clipped_mass: Float[Array, " side"]
-    """Ask, bid: the largest mass over time whose quote sits at a bound."""
-    spread_identity: Float[Array, ""]
-    monotone: Bool[Array, ""]
-    branch: Int[Array, ""]
-    """A `Branch`."""
-    folds: Int[Array, ""]
-    """Folds passed on the path from the uncoupled game."""
-
 
 def solve(model: Model, parameters: Parameters, certify: str = "basic", select: str = "principal") -> Equilibrium:
     """The equilibrium of one game. Works under `jax.jit`, `jax.vmap` and `jax.grad`, and any mixture of them.
@@ -155,7 +70,7 @@ def solve(model: Model, parameters: Parameters, certify: str = "basic", select: 
     Args:
         model: the static choices.
         parameters: the numbers, scalars all; float64 where JAX has it enabled (`jax.config.update("jax_enable_x64", True)`).
-        certify: which certificates to compute: "basic", those that cost no further solve (MODEL.md, section 6).
+        certify: which certificates to compute: "basic", those that cost no further solve (MODEL.md, section 6), or "full".
         select: which equilibrium, where there may be several. "principal": the first on the path from the uncoupled game, which
             is followed unless the cold iteration contracted all the way (`CERTAIN_EXPANSION`).
             "any": what the cold iteration finds; the path only where it finds none.
@@ -164,25 +79,46 @@ def solve(model: Model, parameters: Parameters, certify: str = "basic", select: 
     Raises:
         ValueError: fields that are no scalars, or another `certify` or `select`.
     """
-    if certify != "basic":
-        raise ValueError(f"certify must be 'basic'; found {certify!r}")
+    if certify not in CERTIFY:
+        raise ValueError(f"certify must be one of {', '.join(map(repr, CERTIFY))}; found {certify!r}")
     if select not in SELECTIONS:
         raise ValueError(f"select must be one of {', '.join(map(repr, SELECTIONS))}; found {select!r}")
     scalars = as_scalars(parameters)
     _warn_if_out_of_reach(model, scalars)
-    cold = solve_cold(model, scalars)
+    solved = _solve(model, scalars, select)
+    return certified(model, scalars, solved) if certify == "full" else solved.equilibrium
+
+
+def _solve(model: Model, parameters: Parameters, select: str) -> Solved:
+    cold = solve_cold(model, parameters)
     if select == "cold":
         return cold
-    return _when(
-        settled(model, cold.status, cold.branch, select), lambda: cold, lambda: _solve_further(model, scalars, cold, select)
-    )
+    done = _settled(model, cold, select)
+    return _when(done, lambda: cold, lambda: _solve_further(model, parameters, cold, select))
 
 
-def _solve_further(model: Model, parameters: Parameters, cold: Equilibrium, select: str) -> Equilibrium:
+def _solve_further(model: Model, parameters: Parameters, cold: Solved, select: str) -> Solved:
     """Where the cold iteration left open which equilibrium it found, or found none."""
-    checked = verify(model, parameters, cold, settled(model, cold.status, cold.branch, select))
-    done = settled(model, checked.status, checked.branch, select)
+    checked = verify(model, parameters, cold, _settled(model, cold, select))
+    done = _settled(model, checked, select)
     return _when(done, lambda: checked, lambda: _either(done, checked, solve_along_path(model, parameters, done)))
+
+
+def certified(model: Model, parameters: Parameters, solved: Solved, skip: Bool[Array, ""] | bool = False) -> Equilibrium:
+    """The equilibrium with the certificates that cost further solves. A game to `skip` takes no trip of an iteration."""
+
+    def certify(model: Model) -> dict[str, Array]:
+        return certify_fully(model, parameters, solved, skip)._asdict()
+
+    if model.stiff_model == model.explicit_model:
+        further = certify(model)
+    else:
+        further = _when(solved.stiff, lambda: certify(model.stiff_model), lambda: certify(model.explicit_model))
+    return dataclasses.replace(solved.equilibrium, **further)
+
+
+def _settled(model: Model, solved: Solved, select: str) -> Any:
+    return settled(model, solved.equilibrium.status, solved.equilibrium.branch, select)
 
 
 def settled(model: Model, status: IntArray, branch: IntArray, select: str) -> Any:
@@ -198,12 +134,12 @@ def cold_is_better(cold_status: IntArray, path_status: IntArray) -> Any:
     return (cold_status == Status.CONVERGED) & (path_status != Status.CONVERGED)
 
 
-def _either(done: Bool[Array, ""], cold: Equilibrium, along_path: Equilibrium) -> Equilibrium:
-    choose_cold = done | cold_is_better(cold.status, along_path.status)
+def _either(done: Bool[Array, ""], cold: Solved, along_path: Solved) -> Solved:
+    choose_cold = done | cold_is_better(cold.equilibrium.status, along_path.equilibrium.status)
     return jax.tree.map(lambda a, b: jnp.where(choose_cold, a, b), cold, along_path)
 
 
-def _when(condition: Bool[Array, ""], yes: Callable[[], Equilibrium], no: Callable[[], Equilibrium]) -> Equilibrium:
+def _when(condition: Bool[Array, ""], yes: Callable[[], T], no: Callable[[], T]) -> T:
     """`lax.cond`; but what is known not to be needed is not even compiled."""
     if isinstance(condition, Tracer):
         return jax.lax.cond(condition, yes, no)
@@ -223,20 +159,20 @@ def _warn_if_out_of_reach(model: Model, parameters: Parameters) -> None:
 
 
 @eqx.filter_jit
-def solve_cold(model: Model, parameters: Parameters) -> Equilibrium:
+def solve_cold(model: Model, parameters: Parameters) -> Solved:
     """What the model's iteration finds from a start that knows nothing of the game."""
     model = model.explicit_model
     game = lay_out(model, parameters)
     is_valid = valid(model, parameters)
     start = jnp.where(is_valid, _first_guess(model, game), jnp.nan)
-    tolerance = _tolerance(model, game)
+    tolerance = residual_tolerance(model, game)
 
     def search(start: Path) -> tuple[Path, Search]:
         def phi(crowd: Path) -> tuple[Path, Bool[Array, ""]]:
             reply = best_reply(model, game, crowd)
             return reply.crowd, reply.unstable
 
-        found = model.solver.solve(phi, start, lambda crowd: _in_the_box(game, crowd), tolerance)
+        found = model.solver.solve(phi, start, lambda crowd: in_the_box(game, crowd), tolerance)
         certain = found.expansion < CERTAIN_EXPANSION
         branch = jnp.where(certain, Branch.PRINCIPAL.value, Branch.UNVERIFIED.value)
         none = jnp.zeros((), jnp.int32)
@@ -257,40 +193,43 @@ def solve_cold(model: Model, parameters: Parameters) -> Equilibrium:
         # an iteration that stopped early without converging met numbers that are not finite
         (~converged, Status.NON_FINITE),
     )
-    return _equilibrium(model, parameters, game, crowd, reply, found, status)
+    return Solved(_equilibrium(model, parameters, game, crowd, reply, found, status), crowd, jnp.asarray(False))
 
 
 @eqx.filter_jit
-def verify(model: Model, parameters: Parameters, cold: Equilibrium, skip: Bool[Array, ""] | bool = False) -> Equilibrium:
+def verify(model: Model, parameters: Parameters, cold: Solved, skip: Bool[Array, ""] | bool = False) -> Solved:
     """What the cold iteration found, with its branch: principal, if a path on a coarse grid leads to the same equilibrium."""
     model = model.explicit_model
-    parameters, crowd = jax.lax.stop_gradient((parameters, jnp.stack([cold.crowd_ask, cold.crowd_bid], axis=1)))
+    parameters, crowd = jax.lax.stop_gradient((parameters, cold.replied_to))
     game = lay_out(model, parameters)
-    skip = skip | (cold.status != Status.CONVERGED)
+    tolerance = residual_tolerance(model, game)
+    skip = skip | (cold.equilibrium.status != Status.CONVERGED)
     found, guess = _follow_coarsely(model, parameters, skip)
-    there = _walker(model, game).polish(guess, skip | ~found.arrived)
+    there = Walker.of(model, game, tolerance).polish(guess, skip | ~found.arrived)
     same = jnp.max(jnp.abs(there.crowd - crowd)) * jnp.max(game.flow.k) <= SAME_EQUILIBRIUM
     principal = ~skip & found.arrived & there.arrived & same
-    return dataclasses.replace(
-        cold,
-        branch=jnp.where(principal, Branch.PRINCIPAL.value, cold.branch),
-        folds=jnp.where(principal, found.folds, cold.folds),
+    equilibrium = dataclasses.replace(
+        cold.equilibrium,
+        branch=jnp.where(principal, Branch.PRINCIPAL.value, cold.equilibrium.branch),
+        folds=jnp.where(principal, found.folds, cold.equilibrium.folds),
     )
+    return cold._replace(equilibrium=equilibrium)
 
 
 @eqx.filter_jit
-def solve_along_path(model: Model, parameters: Parameters, skip: Bool[Array, ""] | bool = False) -> Equilibrium:
+def solve_along_path(model: Model, parameters: Parameters, skip: Bool[Array, ""] | bool = False) -> Solved:
     """The principal equilibrium: found on a coarse grid by continuation from the uncoupled game, then by Newton on the model's.
 
     A game to `skip` takes no trip, and what comes of it means nothing: in a batch, others may need theirs.
     """
     model = model.stiff_model
     game = lay_out(model, parameters)
+    tolerance = residual_tolerance(model, game)
 
     def search(start: Path) -> tuple[Path, Search]:
         del start
         found, guess = _follow_coarsely(model, parameters, skip)
-        there = _walker(model, game).arrive(guess, found, skip)
+        there = Walker.of(model, game, tolerance).arrive(guess, found, skip)
         branch = jnp.where(there.arrived, Branch.PRINCIPAL.value, Branch.UNVERIFIED.value)
         return there.crowd, Search(there.residual, there.trips, jnp.zeros((), bool), branch, there.folds)
 
@@ -303,36 +242,15 @@ def solve_along_path(model: Model, parameters: Parameters, skip: Bool[Array, ""]
         (found.branch == Branch.PRINCIPAL, Status.CONVERGED),
         (found.branch != Branch.PRINCIPAL, Status.CONTINUATION_STOPPED),
     )
-    return _equilibrium(model, parameters, game, crowd, reply, found, status)
+    return Solved(_equilibrium(model, parameters, game, crowd, reply, found, status), crowd, jnp.asarray(True))
 
 
 def _follow_coarsely(model: Model, parameters: Parameters, skip: Bool[Array, ""] | bool) -> tuple[Found, Path]:
     """The path on a coarse grid, and what its end says of the crowd at the model's times."""
     coarse = dataclasses.replace(model, n_steps=min(model.n_steps, COARSE_STEPS), scheme=COARSE_SCHEME)
     game = lay_out(coarse, parameters)
-    found = _walker(coarse, game).follow(skip)
-    return found, _in_the_box(game, crowd_at(coarse, found.crowd, model.time_fractions))
-
-
-def _walker(model: Model, game: Game) -> Walker:
-    return Walker(
-        phi=lambda crowd: best_reply(model, game, crowd).crowd,
-        project=lambda crowd: _in_the_box(game, crowd),
-        size=2.0 / jnp.max(game.flow.k),
-        tolerance=_tolerance(model, game),
-        shape=(model.n_steps + 1, 2),
-        most_trips=MOST_TRIPS,
-    )
-
-
-def _tolerance(model: Model, game: Game) -> Float[Array, ""]:
-    """Of the residual, price units."""
-    return model.solver.tolerance / jnp.max(game.flow.k)
-
-
-def _in_the_box(game: Game, crowd: Path) -> Path:
-    """No crowd averages an offset that no maker may quote."""
-    return jnp.clip(crowd, game.flow.quote_min, game.flow.quote_max.ravel())
+    found = Walker.of(coarse, game, residual_tolerance(coarse, game)).follow(skip)
+    return found, in_the_box(game, crowd_at(coarse, found.crowd, model.time_fractions))
 
 
 def _finite(reply: BestReply) -> Bool[Array, ""]:

@@ -40,6 +40,16 @@ def lay_out(model: Model, parameters: Parameters) -> Game:
     )
 
 
+def residual_tolerance(model: Model, game: Game) -> Float[Array, ""]:
+    """The residual at which a crowd path counts as an equilibrium, price units."""
+    return model.solver.tolerance / jnp.max(game.flow.k)
+
+
+def in_the_box(game: Game, crowd: Float[Array, "time side"]) -> Float[Array, "time side"]:
+    """The crowd path within the quote bounds: no crowd averages an offset that no maker may quote."""
+    return jnp.clip(crowd, game.flow.quote_min, game.flow.quote_max.ravel())
+
+
 def valid(model: Model, parameters: Parameters) -> Bool[Array, ""]:
     """Whether these are numbers that a game can have (MODEL.md, sections 1, 2, 4)."""
     flow = order_flow(parameters)

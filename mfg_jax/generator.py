@@ -42,6 +42,9 @@ RESIDUES = np.array(
 )
 
 
+Poles = Complex[Array, "x pole *batch"]
+
+
 def average_value(rates: Edges, duration: Float[Array, ""], value: States) -> States:
     """The average of exp(sQ)·value over 0 ≤ s ≤ duration: what makers who start at each inventory and trade at these rates
     expect on average of a payoff `value` at the inventory they are at."""
@@ -65,31 +68,27 @@ def _phi(lower: States, diagonal: States, upper: States, vector: States) -> Stat
     dtype = np.result_type(vector.dtype, np.complex64)
     poles, weights = jnp.asarray(POLES, dtype), jnp.asarray(2.0 * RESIDUES / POLES, dtype)
     lower, diagonal, upper, vector = (band.astype(dtype) for band in (lower, diagonal, upper, vector))
-    every_pole = jnp.broadcast_to(vector[:, None], (vector.size, poles.size))
+    shifted = diagonal[:, None] - poles.reshape((-1,) + (1,) * (vector.ndim - 1))
+    every_pole = jnp.broadcast_to(vector[:, None], shifted.shape)
 
-    def matvec(y: Complex[Array, "x pole"]) -> Complex[Array, "x pole"]:
+    def matvec(y: Poles) -> Poles:
         below, above = jnp.zeros_like(y[:1]), jnp.zeros_like(y[:1])
         from_lower = lower[:, None] * jnp.concatenate([below, y[:-1]])
         from_upper = upper[:, None] * jnp.concatenate([y[1:], above])
-        return from_lower + (diagonal[:, None] - poles) * y + from_upper
+        return from_lower + shifted * y + from_upper
 
-    def solve(_: object, b: Complex[Array, "x pole"]) -> Complex[Array, "x pole"]:
-        return _eliminate(lower, diagonal[:, None] - poles, upper, b)
+    def solve(_: object, b: Poles) -> Poles:
+        return _eliminate(lower, shifted, upper, b)
 
-    def solve_transposed(_: object, b: Complex[Array, "x pole"]) -> Complex[Array, "x pole"]:
+    def solve_transposed(_: object, b: Poles) -> Poles:
         nothing = jnp.zeros_like(lower[:1])
         shifted_up, shifted_down = jnp.concatenate([nothing, upper[:-1]]), jnp.concatenate([lower[1:], nothing])
-        return _eliminate(shifted_up, diagonal[:, None] - poles, shifted_down, b)
+        return _eliminate(shifted_up, shifted, shifted_down, b)
 
-    return (jax.lax.custom_linear_solve(matvec, every_pole, solve, solve_transposed) @ weights).real
+    return jnp.tensordot(weights, jax.lax.custom_linear_solve(matvec, every_pole, solve, solve_transposed), (0, 1)).real
 
 
-def _eliminate(
-    lower: Complex[Array, " x"],
-    diagonal: Complex[Array, "x pole"],
-    upper: Complex[Array, " x"],
-    b: Complex[Array, "x pole"],
-) -> Complex[Array, "x pole"]:
+def _eliminate(lower: Complex[Array, "x *batch"], diagonal: Poles, upper: Complex[Array, "x *batch"], b: Poles) -> Poles:
     """Gaussian elimination of tridiagonal systems, one for each pole. No pivot vanishes: poles are not real, eigenvalues are."""
 
     def down(above: tuple[Array, Array], row: tuple[Array, Array, Array, Array]) -> tuple[tuple[Array, Array], tuple[Array, Array]]:

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from mfg_jax.equilibrium import Equilibrium
 from mfg_jax.game import Game, lay_out
 from mfg_jax.grid import quadrature_weights
 from mfg_jax.hjb import fill_rates
 from mfg_jax.lattice import per_inventory
 from mfg_jax.model import Model
 from mfg_jax.parameters import Parameters, as_scalars
+from mfg_jax.solution import Equilibrium
 
 
 class Metrics(eqx.Module):

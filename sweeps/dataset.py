@@ -78,6 +78,15 @@ CERTIFICATES = _table(
     """,
 ) + _table(("side",), "clipped_mass | 1 | largest fraction of makers whose quote sits at a bound")
 
+FULL_CERTIFICATES = _table(
+    (),
+    """
+    exploitability | {price} | what one maker gains by leaving the crowd's policy
+    contraction    | 1       | spectral radius of the crowd's best reply at the equilibrium
+    time_error     | {price} | estimate of the crowd path's error for the length of the time steps
+    """,
+)
+
 SCALARS = _table(
     (),
     """
@@ -129,6 +138,8 @@ STATUS = Variable("status", (), "1", "how the game ended")
 def variables(spec: Spec) -> Iterator[Variable]:
     """What a sweep stores, `status` excepted."""
     yield from CERTIFICATES
+    if spec.outputs.certify == "full":
+        yield from FULL_CERTIFICATES
     yield from SCALARS
     if spec.outputs.paths:
         yield from PATHS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import threading
 import time
@@ -21,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import mfg_jax as mfg
-from mfg_jax.equilibrium import cold_is_better, settled, solve_along_path, solve_cold, verify
+from mfg_jax.certificate import FullCertificates
+from mfg_jax.equilibrium import certified, cold_is_better, settled, solve_along_path, solve_cold, verify
 from mfg_jax.lattice import inventories
 from sweeps import runtime, store
 from sweeps.dataset import STATUSES, variables
@@ -240,22 +240,34 @@ def _all_at_once(solve_one: SolveOne) -> Program:
 
 
 def _solver(way: Way, model: mfg.Model, spec: Spec) -> SolveOne:
-    """All stored variables of one game; where only its branch is in doubt, what is known of that."""
+    """All stored variables of one game; where only its branch is in doubt, what depends on the answer."""
+    certify = spec.outputs.certify == "full"
+
+    def solve_from_cold(parameters: mfg.Parameters) -> mfg.Equilibrium:
+        cold = solve_cold(model, parameters)
+        status, branch = cold.equilibrium.status, cold.equilibrium.branch
+        left_open = ~settled(model, status, branch, spec.solver.select)
+        return certified(model.explicit_model, parameters, cold, left_open) if certify else cold.equilibrium
+
+    def solve_verified(parameters: mfg.Parameters) -> mfg.Equilibrium:
+        found = verify(model, parameters, solve_cold(model, parameters))
+        return certified(model.explicit_model, parameters, found) if certify else found.equilibrium
+
+    def solve_path(parameters: mfg.Parameters) -> mfg.Equilibrium:
+        found = solve_along_path(model, parameters)
+        return certified(model.stiff_model, parameters, found) if certify else found.equilibrium
+
     if way is Way.VERIFY:
-        return functools.partial(_verified, model)
-    return _stored_variables(solve_cold if way is Way.COLD else solve_along_path, model, spec)
+        decided = ["branch", "folds", *(FullCertificates._fields if certify else ())]
+        return lambda parameters: {name: getattr(solve_verified(parameters), name) for name in decided}
+    return _stored_variables(solve_from_cold if way is Way.COLD else solve_path, model, spec)
 
 
-def _verified(model: mfg.Model, parameters: mfg.Parameters) -> dict[str, jax.Array]:
-    found = verify(model, parameters, solve_cold(model, parameters))
-    return {"branch": found.branch, "folds": found.folds}
-
-
-def _stored_variables(solve_game: Callable[[mfg.Model, mfg.Parameters], mfg.Equilibrium], model: mfg.Model, spec: Spec) -> SolveOne:
+def _stored_variables(solve_game: Callable[[mfg.Parameters], mfg.Equilibrium], model: mfg.Model, spec: Spec) -> SolveOne:
     gradients = spec.outputs.gradients
 
     def solve(parameters: mfg.Parameters) -> tuple[jax.Array, dict[str, jax.Array]]:
-        equilibrium = solve_game(model, parameters)
+        equilibrium = solve_game(parameters)
         metrics = mfg.metrics(model, parameters, equilibrium, derisk_band=spec.metrics.derisk_band)
         stored = _stored(spec, equilibrium, metrics)
         differentiated = jnp.stack([getattr(metrics, name) for name in gradients]) if gradients else jnp.zeros(0)

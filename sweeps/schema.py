@@ -92,7 +92,7 @@ class OutputsSection(_Section):
     paths: Truth = True
     surfaces: Truth = False
     gradients: Annotated[tuple[ScalarMetric, ...], list_of("scalar metrics")] = ()
-    certify: Literal["basic"] = "basic"
+    certify: Literal["basic", "full"] = "basic"
     dtype: Literal["float64", "float32"] = "float64"
 
 

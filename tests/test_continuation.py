@@ -25,7 +25,7 @@ def sigmoid(height: float, steepness: float, middle: float, floor: float) -> Any
 
 def walker(phi: Any) -> Walker:
     project = lambda crowd: jnp.clip(crowd, *BOX)  # noqa: E731
-    return Walker(phi, project, jnp.asarray(1.0), jnp.asarray(1e-10), (1, 2), 2000)
+    return Walker(phi, project, jnp.asarray(1.0), jnp.asarray(1e-10), (1, 2))
 
 
 def follow(phi: Any) -> Found:

@@ -13,7 +13,7 @@ from scipy.interpolate import CubicSpline
 
 import mfg_jax as mfg
 from mfg_jax.best_reply import best_reply
-from mfg_jax.certificate import Certificates, certify_basics
+from mfg_jax.certificate import BasicCertificates, certify_basics
 from mfg_jax.game import lay_out
 from mfg_jax.grid import graded_fractions, interpolation_stencil, quadrature_weights
 from mfg_jax.parameters import as_scalars
@@ -214,7 +214,7 @@ def test_certificates_see_faults() -> None:
         def rate(self, quote, crowd, flow):
             return flow.A * jnp.exp(flow.k * (quote - crowd))
 
-    def certificates(model: mfg.Model, made: float) -> Certificates:
+    def certificates(model: mfg.Model, made: float) -> BasicCertificates:
         game = lay_out(model, as_scalars(parameters_of({"A": 1.0})))
         crowd = jnp.full((model.n_steps + 1, 2), 0.5)
         reply = best_reply(sound, game, crowd)

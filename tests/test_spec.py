@@ -115,9 +115,9 @@ BAD: dict[str, tuple[str, list[tuple[int, str, str]]]] = {
         with_line("outputs:\n  gradients:\n  - mean_spread\n  - mean_sprd"),
         [(8, "outputs.gradients[1]", "did you mean `mean_spread`?")],
     ),
-    "certify full": (
-        with_line("outputs: {certify: full}"),
-        [(5, "outputs.certify", "found 'full', a text; allowed: basic")],
+    "certify unknown": (
+        with_line("outputs: {certify: ful}"),
+        [(5, "outputs.certify", "found 'ful', a text; allowed: basic, full; did you mean `full`?")],
     ),
     # numbers
     "NaN": (GOOD.replace("10,", ".nan,"), [(2, "parameters.A", "found nan; allowed: a finite number > 0")]),
