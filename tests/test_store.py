@@ -148,7 +148,8 @@ class TestTables:
         assert tuple(status.name.lower() for status in sorted(mfg.Status)) == dataset.STATUSES
 
     def test_every_field_of_a_solved_game_is_stored(self):
-        stored = [v.name for v in (*dataset.CERTIFICATES, *dataset.SCALARS, *dataset.PATHS, *dataset.SURFACES)]
+        tables = (dataset.CERTIFICATES, dataset.FULL_CERTIFICATES, dataset.SCALARS, dataset.PATHS, dataset.SURFACES)
+        stored = [variable.name for table in tables for variable in table]
         solved = [field.name for kind in (mfg.Equilibrium, mfg.Metrics) for field in fields(kind)]
         elsewhere = ["time", "inventory", "status", "mean_crowd"]  # coordinates, the status, and what mean_spread is the sum of
         assert sorted([*stored, *elsewhere]) == sorted(solved)
