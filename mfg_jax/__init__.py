@@ -13,6 +13,7 @@ from mfg_jax.exponential import Exponential
 from mfg_jax.fixed_point import Anderson, FixedPointSolver, Picard
 from mfg_jax.measures import Metrics, metrics
 from mfg_jax.model import Model
+from mfg_jax.multiplicity import find_equilibria
 from mfg_jax.parameters import Flow, Parameters
 from mfg_jax.scheme import EULER, RK4, RungeKutta, Scheme
 from mfg_jax.solution import Branch, Equilibrium, Status
@@ -43,6 +44,7 @@ __all__ = [
     "Uncoupled",
     "Uniform",
     "Weights",
+    "find_equilibria",
     "metrics",
     "solve",
 ]

@@ -32,12 +32,15 @@ Point = Float[Array, " unknown"]
 EVALUATING, CORRECTING, TURNING = range(3)
 WALKING, ARRIVED, STUCK = range(3)
 
+FARTHEST_DIAL = 1.5
+"""Past dial 1 makers see more of the crowd's offsets than there is; a path may come back from there."""
+
 FIRST_STEP, LONGEST_STEP, SHORTEST_STEP = 0.1, 0.5, 1e-6
 PATH_TOLERANCE = 1e-6
 """Residual·k at which a point counts as one of the path."""
 MOST_CORRECTIONS = 8
 MOST_TRIPS_A_SOLVE = 40
-MOST_TRIPS = 6000
+MOST_TRIPS, MOST_TRIPS_ONWARD = 6000, 2000
 LINEAR_TOLERANCE = 1e-2
 
 
@@ -111,7 +114,12 @@ class Walker:
 
     def follow(self, skip: Bool[Array, ""] | bool = False) -> Found:
         """The principal equilibrium: along the path from dial 0 to dial 1. A game to `skip` takes no trip."""
-        return self._walk(self.start, skip)
+        return self.first_equilibrium(skip)[0]
+
+    def first_equilibrium(self, skip: Bool[Array, ""] | bool = False) -> tuple[Found, Walk]:
+        """The same, with the walk's end for `next_equilibrium`."""
+        end = self._walk(self.start, skip)
+        return self._found(end), end
 
     def arrive(self, guess: Path, coarse: Found, skip: Bool[Array, ""] | bool = False) -> Found:
         """The principal equilibrium again, from a guess at it that a walk on a coarser grid made: by Newton's method at dial 1.
@@ -119,11 +127,28 @@ class Walker:
         Where that fails, or the coarser walk did, along the path on this grid.
         """
         begin = _choose(coarse.arrived, self._at_target(guess)._replace(folds=coarse.folds), self.start)
-        return self._walk(begin._replace(trips=coarse.trips), skip)
+        return self._found(self._walk(begin._replace(trips=coarse.trips), skip))
 
     def polish(self, guess: Path, skip: Bool[Array, ""] | bool = False) -> Found:
         """The equilibrium that Newton's method at dial 1 reaches from a guess, if it reaches one."""
-        return self._walk(self._at_target(guess), skip, rescue=False)
+        return self._found(self._walk(self._at_target(guess), skip, rescue=False))
+
+    def next_equilibrium(self, arrived: Walk) -> tuple[Found, Walk]:
+        """From a point at dial 1 on along the path, past it, to where the path next meets dial 1: round a fold, if it does."""
+        onward = arrived._replace(
+            normal=arrived.tangent,
+            arriving=jnp.asarray(False),
+            doing=jnp.asarray(TURNING),
+            linear=self._begin(self._axis()),
+            trips=jnp.zeros_like(arrived.trips),
+            outcome=jnp.asarray(WALKING),
+        )
+        end = self._walk(onward, most_trips=MOST_TRIPS_ONWARD)
+        return self._found(end), end
+
+    def departing(self, crowd: Path, direction: Float[Array, ""]) -> Walk:
+        """At an equilibrium at dial 1, about to leave it along its path towards higher (1) or lower (−1) dials."""
+        return self._standing(self._point(crowd, jnp.ones_like(self.scale)), direction * self._axis())
 
     # Points.
 
@@ -180,15 +205,17 @@ class Walker:
     def _begin(self, right_side: Point) -> Krylov:
         return krylov.begin(right_side, MOST_TRIPS_A_SOLVE)
 
-    def _walk(self, start: Walk, skip: Bool[Array, ""] | bool, rescue: bool = True) -> Found:
+    def _walk(self, start: Walk, skip: Bool[Array, ""] | bool = False, rescue: bool = True, most_trips: int = MOST_TRIPS) -> Walk:
         """`rescue`: whether Newton's method, where it fails, is followed by the whole path."""
         self.rescue = rescue
 
         def unfinished(walk: Walk) -> Bool[Array, ""]:
-            return (walk.outcome == WALKING) & (walk.trips < MOST_TRIPS)
+            return (walk.outcome == WALKING) & (walk.trips < most_trips)
 
         start = start._replace(outcome=jnp.where(skip, ARRIVED, start.outcome))
-        end = jax.lax.while_loop(unfinished, self._trip, start)
+        return jax.lax.while_loop(unfinished, self._trip, start)
+
+    def _found(self, end: Walk) -> Found:
         return Found(self._crowd(end.trial), end.residual, end.outcome == ARRIVED, end.folds, end.trips)
 
     def _trip(self, walk: Walk) -> Walk:
@@ -240,12 +267,15 @@ class Walker:
     def _turned(self, walk: Walk) -> Walk:
         """One more product towards the tangent at the trial."""
         tangent = walk.linear.solution / jnp.linalg.norm(walk.linear.solution)
-        sharp = (tangent @ walk.tangent < 0.5) & (walk.step > 1e-4) & (walk.here[-1] > 0)
+        under_way = jnp.any(walk.trial != walk.here)
+        sharp = (tangent @ walk.tangent < 0.5) & (walk.step > 1e-4) & under_way
+        outside = (walk.trial[-1] < 0) | (walk.trial[-1] > FARTHEST_DIAL)
         longer = jnp.where(walk.corrections <= 2, 2.0, jnp.where(walk.corrections <= 3, 1.3, 0.8))
         arrived_there = walk._replace(
             here=walk.trial,
             tangent=tangent,
             step=jnp.minimum(walk.step * longer, LONGEST_STEP),
+            outcome=jnp.where(outside, STUCK, walk.outcome),
             folds=walk.folds + (tangent[-1] * walk.tangent[-1] < 0).astype(jnp.int32),
         )
         return _choose(walk.linear.solved(LINEAR_TOLERANCE), _choose(sharp, self._retreat(walk), self._launch(arrived_there)), walk)
@@ -256,9 +286,9 @@ class Walker:
 
     def _launch(self, walk: Walk) -> Walk:
         """Predicts the next point: a step along the tangent, or the point where it meets dial 1."""
-        forward = walk.tangent[-1] > 0
-        to_target = (1.0 - walk.here[-1]) / jnp.where(forward, walk.tangent[-1], 1.0)
-        arriving = forward & (to_target <= walk.step)
+        ahead = (1.0 - walk.here[-1]) * walk.tangent[-1] > 0
+        to_target = (1.0 - walk.here[-1]) / jnp.where(ahead, walk.tangent[-1], 1.0)
+        arriving = ahead & (to_target <= walk.step)
         anchor = walk.here + jnp.where(arriving, to_target, walk.step) * walk.tangent
         anchor = anchor.at[-1].set(jnp.where(arriving, 1.0, anchor[-1]))
         return walk._replace(

@@ -79,14 +79,19 @@ def solve(model: Model, parameters: Parameters, certify: str = "basic", select: 
     Raises:
         ValueError: fields that are no scalars, or another `certify` or `select`.
     """
-    if certify not in CERTIFY:
-        raise ValueError(f"certify must be one of {', '.join(map(repr, CERTIFY))}; found {certify!r}")
+    check_certify(certify)
     if select not in SELECTIONS:
         raise ValueError(f"select must be one of {', '.join(map(repr, SELECTIONS))}; found {select!r}")
     scalars = as_scalars(parameters)
     _warn_if_out_of_reach(model, scalars)
     solved = _solve(model, scalars, select)
     return certified(model, scalars, solved) if certify == "full" else solved.equilibrium
+
+
+def check_certify(certify: str) -> None:
+    """Raises ValueError for what is no choice of certificates."""
+    if certify not in CERTIFY:
+        raise ValueError(f"certify must be one of {', '.join(map(repr, CERTIFY))}; found {certify!r}")
 
 
 def _solve(model: Model, parameters: Parameters, select: str) -> Solved:
@@ -164,7 +169,7 @@ def solve_cold(model: Model, parameters: Parameters) -> Solved:
     model = model.explicit_model
     game = lay_out(model, parameters)
     is_valid = valid(model, parameters)
-    start = jnp.where(is_valid, _first_guess(model, game), jnp.nan)
+    start = jnp.where(is_valid, first_guess(model, game), jnp.nan)
     tolerance = residual_tolerance(model, game)
 
     def search(start: Path) -> tuple[Path, Search]:
@@ -193,7 +198,7 @@ def solve_cold(model: Model, parameters: Parameters) -> Solved:
         # an iteration that stopped early without converging met numbers that are not finite
         (~converged, Status.NON_FINITE),
     )
-    return Solved(_equilibrium(model, parameters, game, crowd, reply, found, status), crowd, jnp.asarray(False))
+    return Solved(assemble(model, parameters, game, crowd, reply, found, status), crowd, jnp.asarray(False))
 
 
 @eqx.filter_jit
@@ -233,7 +238,7 @@ def solve_along_path(model: Model, parameters: Parameters, skip: Bool[Array, ""]
         branch = jnp.where(there.arrived, Branch.PRINCIPAL.value, Branch.UNVERIFIED.value)
         return there.crowd, Search(there.residual, there.trips, jnp.zeros((), bool), branch, there.folds)
 
-    crowd, found = _fixed_point(model, game, _first_guess(model, game), search)
+    crowd, found = _fixed_point(model, game, first_guess(model, game), search)
     reply = best_reply(model, game, crowd)
     status = _first_that_applies(
         (~valid(model, parameters), Status.INVALID_PARAMETERS),
@@ -242,12 +247,17 @@ def solve_along_path(model: Model, parameters: Parameters, skip: Bool[Array, ""]
         (found.branch == Branch.PRINCIPAL, Status.CONVERGED),
         (found.branch != Branch.PRINCIPAL, Status.CONTINUATION_STOPPED),
     )
-    return Solved(_equilibrium(model, parameters, game, crowd, reply, found, status), crowd, jnp.asarray(True))
+    return Solved(assemble(model, parameters, game, crowd, reply, found, status), crowd, jnp.asarray(True))
+
+
+def coarsened(model: Model) -> Model:
+    """The model on the grid on which paths are followed."""
+    return dataclasses.replace(model, n_steps=min(model.n_steps, COARSE_STEPS), scheme=COARSE_SCHEME)
 
 
 def _follow_coarsely(model: Model, parameters: Parameters, skip: Bool[Array, ""] | bool) -> tuple[Found, Path]:
     """The path on a coarse grid, and what its end says of the crowd at the model's times."""
-    coarse = dataclasses.replace(model, n_steps=min(model.n_steps, COARSE_STEPS), scheme=COARSE_SCHEME)
+    coarse = coarsened(model)
     game = lay_out(coarse, parameters)
     found = Walker.of(coarse, game, residual_tolerance(coarse, game)).follow(skip)
     return found, in_the_box(game, crowd_at(coarse, found.crowd, model.time_fractions))
@@ -261,9 +271,10 @@ def _first_that_applies(*cases: tuple[Bool[Array, ""], Status]) -> Int[Array, ""
     return jnp.select([case for case, _ in cases], [jnp.asarray(status.value, jnp.int32) for _, status in cases])
 
 
-def _equilibrium(
+def assemble(
     model: Model, parameters: Parameters, game: Game, crowd: Path, reply: BestReply, found: Search, status: Int[Array, ""]
 ) -> Equilibrium:
+    """What is known of a game once a crowd path was found, and the best reply to it."""
     meaningless = (status == Status.INVALID_PARAMETERS) | (status == Status.UNSTABLE_STEP)
     # said here, because XLA's minimum and maximum may pass over a NaN on a CPU
     unknown = meaningless | ~jnp.all(jnp.isfinite(reply.density))
@@ -297,7 +308,7 @@ def _withhold(numbers: T, meaningless: Bool[Array, ""]) -> T:
     )
 
 
-def _first_guess(model: Model, game: Game) -> Path:
+def first_guess(model: Model, game: Game) -> Path:
     """The best reply of a maker without inventory risk, who values nothing but the next fill, to a crowd at offset 0."""
     flat = jnp.zeros_like(game.terminal_value)
     quotes = best_quotes(model, game, flat, jnp.zeros((2,), flat.dtype))
