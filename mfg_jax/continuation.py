@@ -121,17 +121,13 @@ class Walker:
         end = self._walk(self.start, skip)
         return self._found(end), end
 
-    def arrive(self, guess: Path, coarse: Found, skip: Bool[Array, ""] | bool = False) -> Found:
-        """The principal equilibrium again, from a guess at it that a walk on a coarser grid made: by Newton's method at dial 1.
-
-        Where that fails, or the coarser walk did, along the path on this grid.
-        """
-        begin = _choose(coarse.arrived, self._at_target(guess)._replace(folds=coarse.folds), self.start)
-        return self._found(self._walk(begin._replace(trips=coarse.trips), skip))
+    def arrive(self, guess: Path, from_the_start: Bool[Array, ""], skip: Bool[Array, ""] | bool = False) -> Found:
+        """By Newton's method at dial 1 from a guess, as `polish`; or along the whole path, as `follow`."""
+        return self._found(self._walk(_choose(from_the_start, self.start, self._at_target(guess)), skip))
 
     def polish(self, guess: Path, skip: Bool[Array, ""] | bool = False) -> Found:
         """The equilibrium that Newton's method at dial 1 reaches from a guess, if it reaches one."""
-        return self._found(self._walk(self._at_target(guess), skip, rescue=False))
+        return self._found(self._walk(self._at_target(guess), skip))
 
     def next_equilibrium(self, arrived: Walk) -> tuple[Found, Walk]:
         """From a point at dial 1 on along the path, past it, to where the path next meets dial 1: round a fold, if it does."""
@@ -205,10 +201,7 @@ class Walker:
     def _begin(self, right_side: Point) -> Krylov:
         return krylov.begin(right_side, MOST_TRIPS_A_SOLVE)
 
-    def _walk(self, start: Walk, skip: Bool[Array, ""] | bool = False, rescue: bool = True, most_trips: int = MOST_TRIPS) -> Walk:
-        """`rescue`: whether Newton's method, where it fails, is followed by the whole path."""
-        self.rescue = rescue
-
+    def _walk(self, start: Walk, skip: Bool[Array, ""] | bool = False, most_trips: int = MOST_TRIPS) -> Walk:
         def unfinished(walk: Walk) -> Bool[Array, ""]:
             return (walk.outcome == WALKING) & (walk.trips < most_trips)
 
@@ -303,13 +296,11 @@ class Walker:
         )
 
     def _retreat(self, walk: Walk) -> Walk:
-        """A shorter step from the last point accepted; where there was none, from a guess, the whole path instead."""
+        """A shorter step from the last point accepted; the end, where the step is too short or began from a guess."""
         step = jnp.minimum(walk.step, self._reach(walk)) / 3.0
         shorter = self._launch(walk._replace(step=step))
         stuck = walk._replace(outcome=jnp.asarray(STUCK))
-        on_the_path = _choose(~(step >= SHORTEST_STEP), stuck, shorter)
-        without_path = self.start._replace(trips=walk.trips) if self.rescue else stuck
-        return _choose(walk.step == 0, without_path, on_the_path)
+        return _choose((walk.step == 0) | ~(step >= SHORTEST_STEP), stuck, shorter)
 
 
 def _choose(condition: Bool[Array, ""], yes: Walk, no: Walk) -> Walk:

@@ -17,9 +17,8 @@ from jaxtyping import Array, Bool, Float, Int
 from mfg_jax.best_reply import BestReply, best_reply
 from mfg_jax.certificate import certify_basics, certify_fully
 from mfg_jax.continuation import Found, Walker
-from mfg_jax.exponential import Exponential
+from mfg_jax.exponential import ExponentialRosenbrock
 from mfg_jax.game import Game, in_the_box, lay_out, residual_tolerance, valid
-from mfg_jax.grid import linear_interpolation
 from mfg_jax.hjb import best_quotes, crowd_at
 from mfg_jax.lattice import per_inventory
 from mfg_jax.model import Model
@@ -43,12 +42,21 @@ class Search(NamedTuple):
 
 
 CERTIFY = ("basic", "full")
+
+
+class Tries(NamedTuple):
+    """To find a game's principal equilibrium."""
+
+    count: Int[Array, ""]
+    found: Found
+
+
 SELECTIONS = ("principal", "any", "cold")
 
 SAME_EQUILIBRIUM = 1e-6
 """Largest difference of crowd paths, times k, of two solutions of the same equilibrium to the tolerance."""
 
-COARSE_STEPS, COARSE_SCHEME = 64, Exponential(interpolate=linear_interpolation)
+COARSE_STEPS, COARSE_SCHEME = (64, 192), ExponentialRosenbrock()
 """How a path is followed. Where crowds move fast, smoother interpolants oscillate, and the path with them."""
 
 CERTAIN_EXPANSION = 0.95
@@ -209,8 +217,8 @@ def verify(model: Model, parameters: Parameters, cold: Solved, skip: Bool[Array,
     game = lay_out(model, parameters)
     tolerance = residual_tolerance(model, game)
     skip = skip | (cold.equilibrium.status != Status.CONVERGED)
-    found, guess = _follow_coarsely(model, parameters, skip)
-    there = Walker.of(model, game, tolerance).polish(guess, skip | ~found.arrived)
+    found = _follow_coarsely(model, parameters, COARSE_STEPS[0], skip)
+    there = Walker.of(model, game, tolerance).polish(found.crowd, skip | ~found.arrived)
     same = jnp.max(jnp.abs(there.crowd - crowd)) * jnp.max(game.flow.k) <= SAME_EQUILIBRIUM
     principal = ~skip & found.arrived & there.arrived & same
     equilibrium = dataclasses.replace(
@@ -231,10 +239,26 @@ def solve_along_path(model: Model, parameters: Parameters, skip: Bool[Array, ""]
     game = lay_out(model, parameters)
     tolerance = residual_tolerance(model, game)
 
+    walker = Walker.of(model, game, tolerance)
+
+    def attempt(tries: Tries) -> Tries:
+        """On a coarse grid first, then on a finer one, then on the model's own, which is slow and may be ragged."""
+        leads = [_follow_coarsely(model, parameters, n, skip | (tries.count != i)) for i, n in enumerate(COARSE_STEPS)]
+        lead = jax.tree.map(lambda coarse, finer: jnp.where(tries.count == 0, coarse, finer), *leads)
+        on_own_grid = tries.count == len(COARSE_STEPS)
+        there = walker.arrive(lead.crowd, on_own_grid, skip | ~(lead.arrived | on_own_grid))
+        arrived = there.arrived & (lead.arrived | on_own_grid)
+        folds = jnp.where(on_own_grid, there.folds, lead.folds)
+        trips = tries.found.trips + lead.trips + there.trips
+        return Tries(tries.count + 1, there._replace(arrived=arrived, folds=folds, trips=trips))
+
     def search(start: Path) -> tuple[Path, Search]:
-        del start
-        found, guess = _follow_coarsely(model, parameters, skip)
-        there = Walker.of(model, game, tolerance).arrive(guess, found, skip)
+        def unfinished(tries: Tries) -> Bool[Array, ""]:
+            return ~tries.found.arrived & (tries.count <= len(COARSE_STEPS)) & ~jnp.asarray(skip)
+
+        none = jnp.zeros((), jnp.int32)
+        found = Found(start, jnp.full((), jnp.inf, start.dtype), jnp.asarray(False), none, none)
+        there = jax.lax.while_loop(unfinished, attempt, Tries(none, found)).found
         branch = jnp.where(there.arrived, Branch.PRINCIPAL.value, Branch.UNVERIFIED.value)
         return there.crowd, Search(there.residual, there.trips, jnp.zeros((), bool), branch, there.folds)
 
@@ -250,17 +274,17 @@ def solve_along_path(model: Model, parameters: Parameters, skip: Bool[Array, ""]
     return Solved(assemble(model, parameters, game, crowd, reply, found, status), crowd, jnp.asarray(True))
 
 
-def coarsened(model: Model) -> Model:
-    """The model on the grid on which paths are followed."""
-    return dataclasses.replace(model, n_steps=min(model.n_steps, COARSE_STEPS), scheme=COARSE_SCHEME)
+def coarsened(model: Model, n_steps: int = COARSE_STEPS[0]) -> Model:
+    """The model on a grid on which paths are followed."""
+    return dataclasses.replace(model, n_steps=n_steps, scheme=COARSE_SCHEME)
 
 
-def _follow_coarsely(model: Model, parameters: Parameters, skip: Bool[Array, ""] | bool) -> tuple[Found, Path]:
-    """The path on a coarse grid, and what its end says of the crowd at the model's times."""
-    coarse = coarsened(model)
+def _follow_coarsely(model: Model, parameters: Parameters, n_steps: int, skip: Bool[Array, ""] | bool) -> Found:
+    """The end of the path on a coarse grid, with what it says of the crowd at the model's times."""
+    coarse = coarsened(model, n_steps)
     game = lay_out(coarse, parameters)
     found = Walker.of(coarse, game, residual_tolerance(coarse, game)).follow(skip)
-    return found, in_the_box(game, crowd_at(coarse, found.crowd, model.time_fractions))
+    return found._replace(crowd=in_the_box(game, crowd_at(coarse, found.crowd, model.time_fractions)))
 
 
 def _finite(reply: BestReply) -> Bool[Array, ""]:

@@ -19,7 +19,7 @@ from jax.tree_util import register_static
 from jaxtyping import Array, Bool, Float
 
 from mfg_jax.generator import average_density, average_value
-from mfg_jax.grid import monotone_interpolation
+from mfg_jax.grid import linear_interpolation, monotone_interpolation
 from mfg_jax.lattice import Edges, States, leaving, transport
 from mfg_jax.scheme import Controls, Interpolate, Scheme, StageRates, gains
 
@@ -60,6 +60,41 @@ class Exponential(Scheme):
             return density + dt * transport(rates, average_density(rates, dt, density)), None
 
         return jax.lax.scan(exponential, density, jnp.stack([mean - tilt, mean + tilt]))[0]
+
+    def unstable(self, rates: StageRates, dt: Float[Array, ""]) -> Bool[Array, ""]:
+        del rates, dt
+        return jnp.asarray(False)
+
+
+@register_static
+@dataclass(frozen=True)
+class ExponentialRosenbrock(Scheme):
+    """One exponential a step in either direction, of order two: the cheapest scheme for stiff games.
+
+    Backward by the policy that is best for the value at the step's end and the crowd at its middle; as its generator is the exact
+    Jacobian, that is the exponential Rosenbrock–Euler method (Hochbruck and Ostermann, Acta Numer. 19, 2010). Forward by the mean
+    of the rates at both ends.
+    """
+
+    nodes: tuple[float, ...] = (0.5,)
+    substeps: int = 1
+    interpolate: Interpolate = linear_interpolation
+
+    def backward_step(
+        self,
+        controls: Controls,
+        running_cost: States,
+        value: States,
+        crowd: Float[Array, "stage side *batch"],
+        dt: Float[Array, ""],
+    ) -> tuple[States, StageRates]:
+        quotes, rates = controls(value, crowd[0])
+        slope = leaving(gains(quotes, rates, value)) - running_cost
+        earlier = value + dt * average_value(rates, dt, slope)
+        return earlier, 0.5 * (rates + controls(earlier, crowd[0])[1])[None]
+
+    def forward_step(self, rates: StageRates, density: States, dt: Float[Array, ""]) -> States:
+        return density + dt * transport(rates[0], average_density(rates[0], dt, density))
 
     def unstable(self, rates: StageRates, dt: Float[Array, ""]) -> Bool[Array, ""]:
         del rates, dt

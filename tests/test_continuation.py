@@ -74,14 +74,44 @@ def test_from_a_guess() -> None:
     """Newton's method from near by; the whole path from afar."""
     phi = sigmoid(4.0, 6.0, 2.0, 0.5)
     low, _, high = equilibria(phi)
-    coarse = follow(phi)
-    arrive = jax.jit(lambda guess: walker(phi).arrive(jnp.full((1, 2), guess), coarse), compiler_options=COMPILE_QUICKLY)
+    arrive = jax.jit(lambda guess, whole: walker(phi).arrive(jnp.full((1, 2), guess), whole), compiler_options=COMPILE_QUICKLY)
     for guess, expected in ((low + 0.05, low), (high - 0.05, high)):
-        found = arrive(guess)
-        assert found.arrived and found.trips < coarse.trips + 20
+        found = arrive(guess, False)
+        assert found.arrived and found.trips < 20
         np.testing.assert_allclose(found.crowd, expected, atol=1e-9)
-    lost = arrive(1.9)
-    assert lost.arrived
+    assert not arrive(np.nan, False).arrived
+    along_the_path = arrive(high, True)
+    assert along_the_path.arrived
+    np.testing.assert_allclose(along_the_path.crowd, low, atol=1e-9)
+
+
+def test_on_past_an_equilibrium() -> None:
+    """Beyond dial 1 the path turns and comes back through the other two."""
+    phi = sigmoid(4.0, 6.0, 2.0, 0.5)
+
+    @jax.jit
+    def first_three() -> list[Found]:
+        of_path = walker(phi)
+        first, end = of_path.first_equilibrium()
+        second, end = of_path.next_equilibrium(end)
+        third, end = of_path.next_equilibrium(end)
+        return [first, second, third, of_path.next_equilibrium(end)[0]]
+
+    *found, beyond = first_three()
+    np.testing.assert_allclose([equilibrium.crowd[0, 0] for equilibrium in found], equilibria(phi), atol=1e-9)
+    assert all(equilibrium.arrived for equilibrium in found) and not beyond.arrived
+    assert [int(equilibrium.folds) for equilibrium in found] == [0, 1, 2]
+
+
+def test_from_an_equilibrium_both_ways() -> None:
+    phi = sigmoid(4.0, 6.0, 2.0, 0.5)
+    low, middle, high = equilibria(phi)
+    depart = jax.jit(
+        lambda crowd, direction: walker(phi).next_equilibrium(walker(phi).departing(jnp.full((1, 2), crowd), direction))[0],
+        compiler_options=COMPILE_QUICKLY,
+    )
+    np.testing.assert_allclose(depart(middle, 1.0).crowd, low, atol=1e-9)
+    np.testing.assert_allclose(depart(middle, -1.0).crowd, high, atol=1e-9)
 
 
 @functools.cache
