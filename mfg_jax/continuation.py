@@ -32,7 +32,7 @@ Point = Float[Array, " unknown"]
 EVALUATING, CORRECTING, TURNING = range(3)
 WALKING, ARRIVED, STUCK = range(3)
 
-FARTHEST_DIAL = 1.5
+FARTHEST_DIAL = 2.5
 """Past dial 1 makers see more of the crowd's offsets than there is; a path may come back from there."""
 
 FIRST_STEP, LONGEST_STEP, SHORTEST_STEP = 0.1, 0.5, 1e-6

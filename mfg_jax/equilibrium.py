@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import equinox as eqx
 import jax
@@ -26,6 +26,7 @@ from mfg_jax.parameters import Parameters, as_scalars
 from mfg_jax.solution import Branch, Equilibrium, Solved, Status
 
 Path = Float[Array, "time side"]
+FloatArray = Float[Array, "*batch"] | Float[np.ndarray, "*batch"]
 IntArray = Int[Array, "*batch"] | Int[np.ndarray, "*batch"]
 T = TypeVar("T")
 
@@ -41,13 +42,16 @@ class Search(NamedTuple):
     folds: Int[Array, ""]
 
 
+REFINEMENTS = (1, 2, 4, 8, 16, 32)
+"""Steps for a stored interval that are tried where the model has a time_tolerance."""
+
 CERTIFY = ("basic", "full")
 
 
 class Tries(NamedTuple):
     """To find a game's principal equilibrium."""
 
-    count: Int[Array, ""]
+    number: Int[Array, ""]
     found: Found
 
 
@@ -78,7 +82,8 @@ def solve(model: Model, parameters: Parameters, certify: str = "basic", select: 
     Args:
         model: the static choices.
         parameters: the numbers, scalars all; float64 where JAX has it enabled (`jax.config.update("jax_enable_x64", True)`).
-        certify: which certificates to compute: "basic", those that cost no further solve (MODEL.md, section 6), or "full".
+        certify: which certificates to compute: "basic", those that cost no further solve (MODEL.md, section 6), or "full";
+            always "full" where the model has a time_tolerance.
         select: which equilibrium, where there may be several. "principal": the first on the path from the uncoupled game, which
             is followed unless the cold iteration contracted all the way (`CERTAIN_EXPANSION`).
             "any": what the cold iteration finds; the path only where it finds none.
@@ -92,8 +97,28 @@ def solve(model: Model, parameters: Parameters, certify: str = "basic", select: 
         raise ValueError(f"select must be one of {', '.join(map(repr, SELECTIONS))}; found {select!r}")
     scalars = as_scalars(parameters)
     _warn_if_out_of_reach(model, scalars)
+    if model.time_tolerance is not None:
+        return _solve_to_tolerance(model, scalars, select, model.time_tolerance)
     solved = _solve(model, scalars, select)
     return certified(model, scalars, solved) if certify == "full" else solved.equilibrium
+
+
+def _solve_to_tolerance(model: Model, parameters: Parameters, select: str, tolerance: float, level: int = 0) -> Equilibrium:
+    """With as few steps as are enough."""
+    refined = model.refined(REFINEMENTS[level])
+    found = certified(refined, parameters, _solve(refined, parameters, select))
+    stored = found.thinned(REFINEMENTS[level])
+    if level + 1 == len(REFINEMENTS):
+        return stored
+    enough = ~worth_refining(found.status, cast("Array", found.time_error), tolerance)
+    return _when(enough, lambda: stored, lambda: _solve_to_tolerance(model, parameters, select, tolerance, level + 1))
+
+
+def worth_refining(status: IntArray, time_error: FloatArray, tolerance: float) -> Any:
+    """Whether shorter steps may mend what is wrong with a game."""
+    # ~(… <= …): a time error that is NaN is not small
+    failed = (status == Status.UNSTABLE_STEP) | (status == Status.CONTINUATION_STOPPED)
+    return failed | ((status == Status.CONVERGED) & ~(time_error <= tolerance))
 
 
 def check_certify(certify: str) -> None:
@@ -243,18 +268,18 @@ def solve_along_path(model: Model, parameters: Parameters, skip: Bool[Array, ""]
 
     def attempt(tries: Tries) -> Tries:
         """On a coarse grid first, then on a finer one, then on the model's own, which is slow and may be ragged."""
-        leads = [_follow_coarsely(model, parameters, n, skip | (tries.count != i)) for i, n in enumerate(COARSE_STEPS)]
-        lead = jax.tree.map(lambda coarse, finer: jnp.where(tries.count == 0, coarse, finer), *leads)
-        on_own_grid = tries.count == len(COARSE_STEPS)
+        leads = [_follow_coarsely(model, parameters, n, skip | (tries.number != i)) for i, n in enumerate(COARSE_STEPS)]
+        lead = jax.tree.map(lambda coarse, finer: jnp.where(tries.number == 0, coarse, finer), *leads)
+        on_own_grid = tries.number == len(COARSE_STEPS)
         there = walker.arrive(lead.crowd, on_own_grid, skip | ~(lead.arrived | on_own_grid))
         arrived = there.arrived & (lead.arrived | on_own_grid)
         folds = jnp.where(on_own_grid, there.folds, lead.folds)
         trips = tries.found.trips + lead.trips + there.trips
-        return Tries(tries.count + 1, there._replace(arrived=arrived, folds=folds, trips=trips))
+        return Tries(tries.number + 1, there._replace(arrived=arrived, folds=folds, trips=trips))
 
     def search(start: Path) -> tuple[Path, Search]:
         def unfinished(tries: Tries) -> Bool[Array, ""]:
-            return ~tries.found.arrived & (tries.count <= len(COARSE_STEPS)) & ~jnp.asarray(skip)
+            return ~tries.found.arrived & (tries.number <= len(COARSE_STEPS)) & ~jnp.asarray(skip)
 
         none = jnp.zeros((), jnp.int32)
         found = Found(start, jnp.full((), jnp.inf, start.dtype), jnp.asarray(False), none, none)
@@ -318,6 +343,7 @@ def assemble(
         residual=found.residual,
         iterations=found.iterations,
         status=status,
+        steps=jnp.asarray(model.n_steps, jnp.int32),
         branch=jnp.where(status == Status.CONVERGED, found.branch, Branch.UNVERIFIED.value),
         folds=found.folds,
         **certificates._asdict(),

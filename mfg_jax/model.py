@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -40,6 +41,9 @@ DEFAULT_GRADING = 2.4375114537440243
 coarser, and clipped games lose a digit. At this value (4 ln z with z³ = z² + z + 1) half the horizon is a stored time whenever
 n_steps is a multiple of 4."""
 
+AUTOMATIC_STEPS, AUTOMATIC_TIME_TOLERANCE = 50, 1e-4
+"""What n_steps = "auto" stands for."""
+
 T = TypeVar("T")
 
 
@@ -56,6 +60,10 @@ def _chosen(field: str, choice: object, kind: type[T], named: Mapping[str, T]) -
     if isinstance(choice, str) and choice in named:
         return named[choice]
     raise _unknown(field, choice, named)
+
+
+def _as_steps(choice: int | str) -> Any:
+    return AUTOMATIC_STEPS if choice == "auto" else choice
 
 
 def _as_coupling(choice: Coupling | str) -> Coupling:
@@ -91,12 +99,14 @@ class Model(eqx.Module):
     Args:
         coupling: "relative", "elastic", "market_share", "none" or a `Coupling` (MODEL.md, section 2).
         x_max: largest inventory M, lots; the lattice is −M … M.
-        n_steps: stored time intervals.
+        n_steps: stored time intervals, which the scheme takes as its steps; "auto" for 50 with a `time_tolerance`.
         boundary: "reflecting" or "absorbing": what happens at ±M (MODEL.md, section 1).
         scheme: "automatic" (rk4 for mild games, exponential for stiff ones), "rk4", "exponential", "euler" or a `Scheme`.
         grading: how far the time steps cluster towards the close: the last is about e^grading times shorter than the first.
         initial: "normal", "point", "uniform" or an `InitialCrowd` such as `Weights` (MODEL.md, section 4).
         solver: "anderson", "picard", a `FixedPointSolver`, or a mapping such as {"method": "picard", "tolerance": 1e-8}.
+        time_tolerance: each game is solved with 1, 2, 4, 8, 16 or 32 steps for a stored interval: as few as bring its time_error
+            to this, price units; with 32 if none do. The default is no such choice; with "auto", 1e-4.
 
     Raises:
         ValueError: a choice that is none of these, with the nearest known name.
@@ -104,18 +114,27 @@ class Model(eqx.Module):
 
     coupling: Coupling = eqx.field(default="relative", converter=_as_coupling, static=True)
     x_max: int = eqx.field(default=10, static=True)
-    n_steps: int = eqx.field(default=200, static=True)
+    n_steps: int = eqx.field(default=200, converter=_as_steps, static=True)
     boundary: str = eqx.field(default="reflecting", static=True)
     scheme: Scheme | Automatic = eqx.field(default="automatic", converter=_as_scheme, static=True)
     grading: float = eqx.field(default=DEFAULT_GRADING, static=True)
     initial: InitialCrowd = eqx.field(default="normal", converter=_as_initial, static=True)
     solver: FixedPointSolver = eqx.field(default="anderson", converter=_as_solver, static=True)
+    time_tolerance: float | None = eqx.field(default=None, static=True)
+
+    def __post_init__(self) -> None:  # runs before the fields are converted
+        if self.n_steps == "auto" and self.time_tolerance is None:
+            self.time_tolerance = AUTOMATIC_TIME_TOLERANCE
 
     def __check_init__(self) -> None:
         for field in ("x_max", "n_steps"):
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"Model.{field} must be a whole number >= 1; found {value!r}")
+                or_auto = ", or 'auto'" if field == "n_steps" else ""
+                raise ValueError(f"Model.{field} must be a whole number >= 1{or_auto}; found {value!r}")
+        tolerance = self.time_tolerance
+        if tolerance is not None and not (isinstance(tolerance, int | float) and 0 < tolerance < math.inf):
+            raise ValueError(f"Model.time_tolerance must be a finite number > 0, or None; found {tolerance!r}")
         if self.boundary not in BOUNDARIES:
             raise _unknown("boundary", self.boundary, BOUNDARIES)
         if isinstance(self.grading, bool) or not isinstance(self.grading, int | float) or not 0 <= self.grading <= 20:
@@ -150,6 +169,10 @@ class Model(eqx.Module):
     def stiff_model(self) -> Model:
         """The same model with the scheme that all other games are solved with."""
         return dataclasses.replace(self, scheme=self.scheme.stiff) if isinstance(self.scheme, Automatic) else self
+
+    def refined(self, factor: int) -> Model:
+        """The same model with so many steps for every one of its own, and no choice among them left."""
+        return dataclasses.replace(self, n_steps=factor * self.n_steps, time_tolerance=None)
 
     @property
     def quoting(self) -> Bool[np.ndarray, "side edge"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from typing import NamedTuple
 
@@ -90,6 +91,8 @@ class Equilibrium(eqx.Module):
     monotone: Bool[Array, ""]
     branch: Int[Array, ""]
     """A `Branch`."""
+    steps: Int[Array, ""]
+    """Time intervals it was solved with: those of `time`, or a multiple of them where the model has a time_tolerance."""
     folds: Int[Array, ""]
     """Folds passed on the path from the uncoupled game."""
     exploitability: Float[Array, ""] | None = None
@@ -99,6 +102,11 @@ class Equilibrium(eqx.Module):
     time_error: Float[Array, ""] | None = None
     """Largest error of the crowd path at the stored times that the length of the steps causes, price units: estimated from steps of
     half the length. Infinite where those lead elsewhere."""
+
+    def thinned(self, factor: int) -> Equilibrium:
+        """The same at every `factor`-th time only."""
+        along_time = ("time", "value", "ask", "bid", "density", "crowd_ask", "crowd_bid")
+        return dataclasses.replace(self, **{name: getattr(self, name)[::factor] for name in along_time})
 
 
 class Solved(NamedTuple):

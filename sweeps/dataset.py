@@ -74,6 +74,7 @@ CERTIFICATES = _table(
     spread_identity | {price} | largest gap between mean spread and sum of mean offsets, makers quoting both sides
     monotone        | 1       | whether every fill rate falls in the own offset (1) or not (0)
     branch          | 1       | the principal equilibrium (1), another (2), or one of which it is not known (0)
+    steps           | 1       | time intervals it was solved with
     folds           | 1       | folds passed on the path from the uncoupled game
     """,
 ) + _table(("side",), "clipped_mass | 1 | largest fraction of makers whose quote sits at a bound")
@@ -138,7 +139,7 @@ STATUS = Variable("status", (), "1", "how the game ended")
 def variables(spec: Spec) -> Iterator[Variable]:
     """What a sweep stores, `status` excepted."""
     yield from CERTIFICATES
-    if spec.outputs.certify == "full":
+    if spec.certify_fully:
         yield from FULL_CERTIFICATES
     yield from SCALARS
     if spec.outputs.paths:

@@ -21,7 +21,16 @@ import numpy as np
 
 import mfg_jax as mfg
 from mfg_jax.certificate import FullCertificates
-from mfg_jax.equilibrium import certified, cold_is_better, settled, solve_along_path, solve_cold, verify
+from mfg_jax.equilibrium import (
+    REFINEMENTS,
+    certified,
+    cold_is_better,
+    settled,
+    solve_along_path,
+    solve_cold,
+    verify,
+    worth_refining,
+)
 from mfg_jax.lattice import inventories
 from sweeps import runtime, store
 from sweeps.dataset import STATUSES, variables
@@ -81,7 +90,7 @@ class Sweep:
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
         self.design: Design = design(spec)
-        self._programs: dict[tuple[str, str, Way], Program] = {}
+        self._programs: dict[tuple[mfg.Model, Way], Program] = {}
         self._compiling = threading.Lock()
 
     @cached_property
@@ -98,11 +107,17 @@ class Sweep:
             boundary=boundary,
             x_max=chosen.x_max,
             n_steps=chosen.n_steps,
+            time_tolerance=chosen.time_tolerance,
             scheme=chosen.scheme,
             grading=chosen.grading,
             initial=mfg.Weights(initial.weights) if initial.weights is not None else initial.kind,
             solver=self.spec.solver.model_dump(exclude={"select"}),
         )
+
+    @property
+    def stored_steps(self) -> int:
+        """Time intervals of the store's axis, in which games may be solved with several steps each."""
+        return self.model("none", "reflecting").n_steps
 
     def labels(self) -> store.Labels:
         model = self.model("none", "reflecting")
@@ -149,7 +164,8 @@ class Sweep:
         """What solving one game holds at a time: the rates of all stages, several times over where derivatives are taken."""
         model = self.model("none", "reflecting")
         scheme = model.explicit_model.settled_scheme
-        rates = 8 * model.n_steps * scheme.substeps * len(scheme.nodes) * 2 * 2 * model.x_max
+        most_steps = model.n_steps * (REFINEMENTS[-1] if model.time_tolerance is not None else 1)
+        rates = 8 * most_steps * scheme.substeps * len(scheme.nodes) * 2 * 2 * model.x_max
         return rates * (45 if self.spec.outputs.gradients else 6) + sum(self.bytes_per_game().values())
 
     def submit_block(self, block: store.Block, batch: int, pool: ThreadPoolExecutor) -> list[Future[Solved]]:
@@ -161,41 +177,49 @@ class Sweep:
         for coupling, boundary in sorted(set(zip(couplings.tolist(), boundaries.tolist(), strict=True))):
             members = np.flatnonzero((couplings == coupling) & (boundaries == boundary))
             for games in np.array_split(members, range(batch, members.size, batch)):
-                chosen = {name: values[games] for name, values in columns.items()}
-                tasks.append(pool.submit(self._solve_batch, (coupling, boundary), games, chosen, batch))
+                tasks.append(pool.submit(self._solve_batch, (coupling, boundary), games, _chosen(columns, games), batch))
         return tasks
 
     def _solve_batch(self, kind: tuple[str, str], games: np.ndarray, columns: Mapping[str, np.ndarray], batch: int) -> Solved:
+        """All games with the stored time intervals as steps; where the model has a time_tolerance, those that do not meet it with
+        shorter ones."""
+        results = self._solve_with_steps(1, kind, columns, batch)
+        tolerance = self.model(*kind).time_tolerance
+        for refinement in REFINEMENTS[1:] if tolerance is not None else ():
+            left = np.flatnonzero(worth_refining(results["status"], results["time_error"], tolerance or 0.0))
+            if not left.size:
+                break
+            for name, values in self._solve_with_steps(refinement, kind, _chosen(columns, left), batch).items():
+                results[name][left] = values
+        return Solved(games, results)
+
+    def _solve_with_steps(
+        self, refinement: int, kind: tuple[str, str], columns: Mapping[str, np.ndarray], batch: int
+    ) -> dict[str, np.ndarray]:
         """All games by the cold iteration; those that it leaves open once more, by themselves: is it the principal equilibrium
         that was found? Those that it is not, or that found none, along their paths."""
-        results = self._solve_games(Way.COLD, kind, columns, games.size, batch)
-
-        def go_on(games: np.ndarray, how: Way) -> dict[str, np.ndarray]:
-            chosen = {name: values[games] for name, values in columns.items()}
-            return self._solve_games(how, kind, chosen, games.size, batch)
-
-        model = self.model(*kind)
+        model = self.model(*kind).refined(refinement)
+        results = self._solve_games(Way.COLD, model, columns, batch)
 
         def open_games() -> np.ndarray:
             return np.flatnonzero(~settled(model, results["status"], results["branch"], self.spec.solver.select))
 
         doubtful = np.intersect1d(open_games(), np.flatnonzero(results["status"] == mfg.Status.CONVERGED))
         if doubtful.size:
-            for name, values in go_on(doubtful, Way.VERIFY).items():
+            for name, values in self._solve_games(Way.VERIFY, model, _chosen(columns, doubtful), batch).items():
                 results[name][doubtful] = values
         if (unsolved := open_games()).size:
-            along_path = go_on(unsolved, Way.PATH)
+            along_path = self._solve_games(Way.PATH, model, _chosen(columns, unsolved), batch)
             better = ~cold_is_better(results["status"][unsolved], along_path["status"])
             for name, values in along_path.items():
                 results[name][unsolved[better]] = values[better]
-        return Solved(games, results)
+        return results
 
-    def _solve_games(
-        self, way: Way, kind: tuple[str, str], columns: Mapping[str, np.ndarray], games: int, batch: int
-    ) -> dict[str, np.ndarray]:
+    def _solve_games(self, way: Way, model: mfg.Model, columns: Mapping[str, np.ndarray], batch: int) -> dict[str, np.ndarray]:
         """A short batch is filled up with repetitions of its first game, whose results are dropped again here."""
+        games = len(next(iter(columns.values())))
         filled = {name: np.concatenate([v, np.repeat(v[:1], batch - games)]) for name, v in columns.items()}
-        results = self.program(*kind, batch, way)(self._parameters(filled, batch), games)
+        results = self.program(model, batch, way)(self._parameters(filled, batch), games)
         return {name: np.array(value[:games]) for name, value in results.items()}
 
     def _parameters(self, columns: Mapping[str, np.ndarray], batch: int) -> mfg.Parameters:
@@ -203,17 +227,21 @@ class Sweep:
         fixed = {name: np.full(batch, value) for name, value in {**defaults, **self.spec.parameters}.items()}
         return mfg.Parameters(**{"A": None, "k": None, **fixed, **columns})
 
-    def program(self, coupling: str, boundary: str, batch: int, way: Way) -> Program:
-        """The compiled program that solves `batch` games of one kind in one way. Compiled once for all batches, when needed."""
-        key = (coupling, boundary, way)
+    def program(self, model: mfg.Model, batch: int, way: Way) -> Program:
+        """The compiled program that solves `batch` games on a model in one way. Compiled once for all batches, when needed."""
+        key = (model, way)
         with self._compiling:
             if key not in self._programs:
-                solve_one = _solver(way, self.model(coupling, boundary), self.spec)
+                solve_one = _solver(way, model, self.spec, thinning=model.n_steps // self.stored_steps)
                 # On a CPU each game runs its own loops, and stops when it is done; a GPU wants all lanes at once.
                 many = _one_by_one(solve_one) if jax.default_backend() == "cpu" else _all_at_once(solve_one)
                 example = {name: np.ones(batch) for name in self.parameter_names}
                 self._programs[key] = jax.jit(many).lower(self._parameters(example, batch), 1).compile()
             return self._programs[key]
+
+
+def _chosen(columns: Mapping[str, np.ndarray], games: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: values[games] for name, values in columns.items()}
 
 
 def _one_by_one(solve_one: SolveOne) -> Program:
@@ -239,9 +267,9 @@ def _all_at_once(solve_one: SolveOne) -> Program:
     return lambda parameters, count: jax.vmap(solve_one)(parameters)
 
 
-def _solver(way: Way, model: mfg.Model, spec: Spec) -> SolveOne:
+def _solver(way: Way, model: mfg.Model, spec: Spec, thinning: int) -> SolveOne:
     """All stored variables of one game; where only its branch is in doubt, what depends on the answer."""
-    certify = spec.outputs.certify == "full"
+    certify = spec.certify_fully
 
     def solve_from_cold(parameters: mfg.Parameters) -> mfg.Equilibrium:
         cold = solve_cold(model, parameters)
@@ -260,16 +288,18 @@ def _solver(way: Way, model: mfg.Model, spec: Spec) -> SolveOne:
     if way is Way.VERIFY:
         decided = ["branch", "folds", *(FullCertificates._fields if certify else ())]
         return lambda parameters: {name: getattr(solve_verified(parameters), name) for name in decided}
-    return _stored_variables(solve_from_cold if way is Way.COLD else solve_path, model, spec)
+    return _stored_variables(solve_from_cold if way is Way.COLD else solve_path, model, spec, thinning)
 
 
-def _stored_variables(solve_game: Callable[[mfg.Parameters], mfg.Equilibrium], model: mfg.Model, spec: Spec) -> SolveOne:
+def _stored_variables(
+    solve_game: Callable[[mfg.Parameters], mfg.Equilibrium], model: mfg.Model, spec: Spec, thinning: int
+) -> SolveOne:
     gradients = spec.outputs.gradients
 
     def solve(parameters: mfg.Parameters) -> tuple[jax.Array, dict[str, jax.Array]]:
         equilibrium = solve_game(parameters)
         metrics = mfg.metrics(model, parameters, equilibrium, derisk_band=spec.metrics.derisk_band)
-        stored = _stored(spec, equilibrium, metrics)
+        stored = _stored(spec, equilibrium, metrics, thinning)
         differentiated = jnp.stack([getattr(metrics, name) for name in gradients]) if gradients else jnp.zeros(0)
         return differentiated, stored
 
@@ -284,12 +314,15 @@ def _stored_variables(solve_game: Callable[[mfg.Parameters], mfg.Equilibrium], m
     return solve_with_derivatives if gradients else lambda parameters: solve(parameters)[1]
 
 
-def _stored(spec: Spec, equilibrium: mfg.Equilibrium, metrics: mfg.Metrics) -> dict[str, jax.Array]:
+def _stored(spec: Spec, equilibrium: mfg.Equilibrium, metrics: mfg.Metrics, thinning: int) -> dict[str, jax.Array]:
     def of_game(name: str) -> jax.Array:
         return getattr(equilibrium, name) if hasattr(equilibrium, name) else getattr(metrics, name)
 
-    names = [v.name for v in variables(spec) if v.dims != ("parameter",)]
-    stored = {name: of_game(name) for name in ["status", *names]}
+    stored = {"status": of_game("status")}
+    for variable in variables(spec):
+        if variable.dims != ("parameter",):
+            numbers = of_game(variable.name)
+            stored[variable.name] = numbers[::thinning] if "time" in variable.dims else numbers
     # every certificate of numbers that mean nothing is missing, this truth value too
     stored["monotone"] = jnp.where(jnp.isnan(stored["min_density"]), jnp.nan, stored["monotone"].astype(float))
     if spec.outputs.surfaces:

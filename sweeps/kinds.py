@@ -48,6 +48,12 @@ def whole(low: int, high: int) -> BeforeValidator:
     return _allowed(f"a whole number from {low} to {high}", lambda value: type(value) is int and low <= value <= high)
 
 
+def whole_or_auto(low: int, high: int) -> BeforeValidator:
+    """Allows what `whole` does, and the word auto."""
+    allowed = f"a whole number from {low} to {high}, or auto"
+    return _allowed(allowed, lambda value: value == "auto" or (type(value) is int and low <= value <= high))
+
+
 def list_of(text: str) -> BeforeValidator:
     """Allows any list; `text` says of what."""
     return _allowed(f"a list of {text}", lambda value: isinstance(value, list | tuple))

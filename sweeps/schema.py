@@ -22,6 +22,7 @@ from sweeps.kinds import (
     list_of,
     number,
     whole,
+    whole_or_auto,
 )
 
 Coupling = Literal["relative", "elastic", "market_share", "none"]
@@ -74,7 +75,8 @@ class ModelSection(_Section):
     coupling: Coupling | None = None
     boundary: Boundary = "reflecting"
     x_max: Annotated[int, whole(1, 10_000)] = 10
-    n_steps: Annotated[int, whole(1, 1_000_000)] = 200
+    n_steps: Annotated[int | Literal["auto"], whole_or_auto(1, 1_000_000)] = 200
+    time_tolerance: Positive | None = None
     scheme: Literal["automatic", "rk4", "exponential", "euler"] = "automatic"
     grading: Annotated[float, number("a number from 0 to 20", lambda value: 0 <= value <= 20)] = 2.4375114537440243
 
@@ -163,6 +165,11 @@ class Spec(_Section):
     metrics: MetricsSection = MetricsSection()
     units: UnitsSection = UnitsSection()
     store: Text | None = None
+
+    @property
+    def certify_fully(self) -> bool:
+        """Whether the certificates that cost further solves are computed: a time_tolerance needs one of them."""
+        return self.outputs.certify == "full" or self.model.n_steps == "auto" or self.model.time_tolerance is not None
 
     def canonical(self) -> dict[str, Any]:
         """Everything that decides the results, defaults included, `store` not: equal for two files that mean the same.

@@ -11,7 +11,7 @@ from scipy.optimize import brentq
 
 import mfg_jax as mfg
 from mfg_jax.continuation import Found, Walker
-from mfg_jax.equilibrium import solve_along_path
+from mfg_jax.equilibrium import solve_along_path, solve_cold
 from tests.conftest import COMPILE_QUICKLY, parameters_of
 
 BOX = (0.0, 5.0)
@@ -117,7 +117,7 @@ def test_from_an_equilibrium_both_ways() -> None:
 @functools.cache
 def along_path(n_steps: int) -> Any:
     model = mfg.Model("elastic", n_steps=n_steps)
-    return jax.jit(lambda p: solve_along_path(model, p), compiler_options=COMPILE_QUICKLY)
+    return jax.jit(lambda p: solve_along_path(model, p).equilibrium, compiler_options=COMPILE_QUICKLY)
 
 
 @pytest.mark.parametrize(("share", "bid"), [(1.0, 1.0570), (0.2, 1.2391), (0.1, 2.2306), (0.0, 4.7817)])
@@ -152,10 +152,8 @@ def test_solve_goes_only_as_far_as_each_game_needs() -> None:
     }
     model = mfg.Model("relative", n_steps=50)
     batch = jax.tree.map(lambda *leaves: np.array(leaves), *(parameters_of(game) for game in games.values()))
-    found, cold = (
-        jax.jit(jax.vmap(lambda p, select=select: mfg.solve(model, p, select=select)), compiler_options=COMPILE_QUICKLY)(batch)
-        for select in ("principal", "cold")
-    )
+    found = jax.jit(jax.vmap(lambda p: mfg.solve(model, p)), compiler_options=COMPILE_QUICKLY)(batch)
+    cold = jax.jit(jax.vmap(lambda p: solve_cold(model, p).equilibrium), compiler_options=COMPILE_QUICKLY)(batch)
     assert (np.asarray(found.status) == mfg.Status.CONVERGED).all() and (np.asarray(found.branch) == mfg.Branch.PRINCIPAL).all()
     assert np.asarray(cold.branch).tolist() == [mfg.Branch.PRINCIPAL, mfg.Branch.UNVERIFIED, mfg.Branch.UNVERIFIED]
     for game in (0, 1):

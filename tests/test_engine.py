@@ -304,7 +304,7 @@ class TestBatches:
     def test_games_that_fill_up_a_batch_are_not_solved(self):
         sweep = Sweep(make(CALM))
         columns = sweep.design.columns(0, 5)
-        results = sweep.program("relative", "reflecting", 5, engine.Way.COLD)(sweep._parameters(columns, 5), 3)
+        results = sweep.program(sweep.model("relative", "reflecting"), 5, engine.Way.COLD)(sweep._parameters(columns, 5), 3)
         assert (np.asarray(results["iterations"]) > 0).tolist() == [True] * 3 + [False] * 2
 
     def test_batches_are_no_larger_than_the_sweep(self):
@@ -319,7 +319,7 @@ class TestPaths:
             "model": {"coupling": "relative", "x_max": 5, "n_steps": 24},
             "parameters": {"A": 10.0, "k": 1.5, "eta": 0.1, "quote_max": 5.0},
             "sweep": {"gamma": [0.01, 0.5, 2.0], "crowd_mean": [0.0, 2.0]},
-            "outputs": {"paths": True},
+            "outputs": {"paths": True, "certify": "full"},
         }
         paths = [tmp_path / name for name in ("in one.zarr", "in three.zarr")]
         for path, batch in zip(paths, (6, 2), strict=True):
@@ -328,11 +328,46 @@ class TestPaths:
         assert_same_bits(together, apart)
         assert (together["status"] == mfg.Status.CONVERGED).all() and (together["branch"] == mfg.Branch.PRINCIPAL).all()
         assert (together["iterations"].values.ravel() > 60).sum() >= 2  # these took their path
+        assert np.abs(together["exploitability"]).max() < 1e-9
+        assert together["time_error"].min() > 0 and np.isfinite(together["time_error"]).all()
+        assert together["contraction"].min() > 0.1 and np.isfinite(together["contraction"]).all()
         model = mfg.Model(**content["model"])
         for point in points(together):
             one = solved_directly(model, parameters_of(point, content["parameters"]), select="principal")
             np.testing.assert_allclose(point["crowd_bid"], one["crowd_bid"], atol=1e-7)
             assert int(point["folds"]) == one["folds"]
+
+
+class TestResolution:
+    """With a time_tolerance each game takes as many steps as it needs, on the time axis that was declared."""
+
+    def test_as_few_steps_as_are_enough(self, tmp_path: Path):
+        tolerance = 3e-6
+        content: dict[str, Any] = {
+            "model": {"coupling": "relative", "x_max": 5, "n_steps": 12, "scheme": "rk4", "time_tolerance": tolerance},
+            "parameters": {"A": 4.0, "k": 1.5, "eta": 0.01, "quote_max": 5.0},
+            "sweep": {"gamma": [0.01, 0.1, 0.3], "crowd_mean": [0.0, 1.0]},
+            "outputs": {"surfaces": True},
+            "solver": {"select": "cold"},
+        }
+        path = tmp_path / "sweep.zarr"
+        run(make(content), path)
+        found = loaded(path)
+        assert (found["status"] == mfg.Status.CONVERGED).all() and (found["time_error"] <= tolerance).all()
+        assert set(np.unique(found["steps"])) >= {12.0, 24.0} and found.sizes["time"] == 13
+        choices = {name: value for name, value in content["model"].items() if name != "time_tolerance"}
+        for point in points(found):
+            steps = int(point["steps"])
+            one = solved_directly(mfg.Model(**choices | {"n_steps": steps}), parameters_of(point, content["parameters"]))
+            np.testing.assert_allclose(point["crowd_bid"], one["crowd_bid"][:: steps // 12], atol=1e-12)
+            np.testing.assert_allclose(point["value"], one["value"][:: steps // 12], atol=1e-12)
+            assert float(point["mean_spread"]) == pytest.approx(float(one["mean_spread"]), rel=1e-12)
+
+    def test_automatic_steps(self):
+        sweep = engine.Sweep(make(WILD, model=WILD["model"] | {"n_steps": "auto"}))
+        model = sweep.model("none", "reflecting")
+        assert (model.n_steps, model.time_tolerance) == (50, 1e-4)
+        assert sweep.labels().time.size == 51
 
 
 CROWDS = np.linspace(-1.0, 1.0, 30).tolist()
