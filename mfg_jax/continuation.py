@@ -38,7 +38,7 @@ FARTHEST_DIAL = 2.5
 FIRST_STEP, LONGEST_STEP, SHORTEST_STEP = 0.1, 0.5, 1e-6
 PATH_TOLERANCE = 1e-6
 """Residual·k at which a point counts as one of the path."""
-MOST_CORRECTIONS = 8
+MOST_CORRECTIONS, MOST_CORRECTIONS_OF_A_GUESS = 8, 25
 MOST_TRIPS_A_SOLVE = 40
 MOST_TRIPS, MOST_TRIPS_ONWARD = 6000, 2000
 LINEAR_TOLERANCE = 1e-2
@@ -51,6 +51,8 @@ class Walk(NamedTuple):
     """The last point accepted."""
     tangent: Point
     step: Float[Array, ""]
+    side: Float[Array, ""]
+    """From where the target is looked for: 1 from lower dials, −1 from higher ones."""
     anchor: Point
     """The point predicted, one step along the tangent."""
     normal: Point
@@ -185,6 +187,7 @@ class Walker:
             here=here,
             tangent=normal,
             step=jnp.full_like(self.scale, FIRST_STEP),
+            side=jnp.ones_like(self.scale),
             anchor=here,
             normal=normal,
             arriving=jnp.asarray(False),
@@ -233,8 +236,10 @@ class Walker:
         on_path = (residual <= tolerance) & (jnp.abs(off_plane) <= 1e-6)
         near = distance <= jnp.where(walk.arriving, jnp.maximum(self._reach(walk), 0.05), 0.5 * walk.step)
         polishing = walk.step == 0
-        slow = (walk.corrections >= 2) & (residual > 0.7 * walk.residual)
-        lost = ~jnp.isfinite(residual) | (walk.corrections >= MOST_CORRECTIONS) | slow | (distance > 1.0) & ~polishing
+        # on the path a shorter step is better than patience; from a guess there is nothing else
+        slow = (walk.corrections >= 2) & (residual > jnp.where(polishing, 1.0, 0.7) * walk.residual)
+        too_many = walk.corrections >= jnp.where(polishing, MOST_CORRECTIONS_OF_A_GUESS, MOST_CORRECTIONS)
+        lost = ~jnp.isfinite(residual) | too_many | slow | (distance > 1.0) & ~polishing
         walk = walk._replace(residual=residual)
 
         correct = walk._replace(doing=jnp.asarray(CORRECTING), linear=self._begin(-jnp.append(excess, off_plane)))
@@ -268,6 +273,7 @@ class Walker:
             here=walk.trial,
             tangent=tangent,
             step=jnp.minimum(walk.step * longer, LONGEST_STEP),
+            side=jnp.where(walk.trial[-1] == 1.0, -jnp.sign(tangent[-1]), walk.side),
             outcome=jnp.where(outside, STUCK, walk.outcome),
             folds=walk.folds + (tangent[-1] * walk.tangent[-1] < 0).astype(jnp.int32),
         )
@@ -279,9 +285,10 @@ class Walker:
 
     def _launch(self, walk: Walk) -> Walk:
         """Predicts the next point: a step along the tangent, or the point where it meets dial 1."""
-        ahead = (1.0 - walk.here[-1]) * walk.tangent[-1] > 0
-        to_target = (1.0 - walk.here[-1]) / jnp.where(ahead, walk.tangent[-1], 1.0)
-        arriving = ahead & (to_target <= walk.step)
+        gap, slope = 1.0 - walk.here[-1], walk.tangent[-1]
+        to_target = gap / jnp.where(slope == 0, 1.0, slope)
+        passed = walk.side * gap < 0  # a correction took it past the target
+        arriving = (slope != 0) & (passed | (gap * slope > 0) & (to_target <= walk.step))
         anchor = walk.here + jnp.where(arriving, to_target, walk.step) * walk.tangent
         anchor = anchor.at[-1].set(jnp.where(arriving, 1.0, anchor[-1]))
         return walk._replace(
