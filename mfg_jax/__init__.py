@@ -11,6 +11,7 @@ from mfg_jax.crowd import InitialCrowd, Normal, Point, Uniform, Weights
 from mfg_jax.equilibrium import solve
 from mfg_jax.exponential import Exponential
 from mfg_jax.fixed_point import Anderson, FixedPointSolver, Picard
+from mfg_jax.long_run import LongRun, solve_long_run
 from mfg_jax.measures import Metrics, metrics
 from mfg_jax.model import Model
 from mfg_jax.multiplicity import find_equilibria
@@ -30,6 +31,7 @@ __all__ = [
     "FixedPointSolver",
     "Flow",
     "InitialCrowd",
+    "LongRun",
     "MarketShare",
     "Metrics",
     "Model",
@@ -47,4 +49,5 @@ __all__ = [
     "find_equilibria",
     "metrics",
     "solve",
+    "solve_long_run",
 ]

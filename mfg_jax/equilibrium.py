@@ -96,7 +96,7 @@ def solve(model: Model, parameters: Parameters, certify: str = "basic", select: 
     if select not in SELECTIONS:
         raise ValueError(f"select must be one of {', '.join(map(repr, SELECTIONS))}; found {select!r}")
     scalars = as_scalars(parameters)
-    _warn_if_out_of_reach(model, scalars)
+    warn_if_out_of_reach(model, scalars)
     if model.time_tolerance is not None:
         return _solve_to_tolerance(model, scalars, select, model.time_tolerance)
     solved = _solve(model, scalars, select)
@@ -184,7 +184,7 @@ def _when(condition: Bool[Array, ""], yes: Callable[[], T], no: Callable[[], T])
     return yes() if condition else no()
 
 
-def _warn_if_out_of_reach(model: Model, parameters: Parameters) -> None:
+def warn_if_out_of_reach(model: Model, parameters: Parameters) -> None:
     dtype = jnp.asarray(parameters.horizon).dtype
     reach = 40 * float(jnp.finfo(dtype).eps)
     if model.solver.tolerance < reach:
@@ -222,7 +222,7 @@ def solve_cold(model: Model, parameters: Parameters) -> Solved:
     converged = found.residual <= tolerance
     gave_up = found.iterations >= model.solver.max_iterations
     overflowed_by_instability = found.unstable & ~converged & ~gave_up
-    status = _first_that_applies(
+    status = first_that_applies(
         (~is_valid, Status.INVALID_PARAMETERS),
         (reply.unstable | overflowed_by_instability, Status.UNSTABLE_STEP),
         (~finite, Status.NON_FINITE),
@@ -289,7 +289,7 @@ def solve_along_path(model: Model, parameters: Parameters, skip: Bool[Array, ""]
 
     crowd, found = _fixed_point(model, game, first_guess(model, game), search)
     reply = best_reply(model, game, crowd)
-    status = _first_that_applies(
+    status = first_that_applies(
         (~valid(model, parameters), Status.INVALID_PARAMETERS),
         (reply.unstable, Status.UNSTABLE_STEP),
         (~_finite(reply), Status.NON_FINITE),
@@ -316,7 +316,7 @@ def _finite(reply: BestReply) -> Bool[Array, ""]:
     return jnp.all(jnp.isfinite(reply.value)) & jnp.all(jnp.isfinite(reply.crowd))
 
 
-def _first_that_applies(*cases: tuple[Bool[Array, ""], Status]) -> Int[Array, ""]:
+def first_that_applies(*cases: tuple[Bool[Array, ""], Status]) -> Int[Array, ""]:
     return jnp.select([case for case, _ in cases], [jnp.asarray(status.value, jnp.int32) for _, status in cases])
 
 
@@ -327,8 +327,8 @@ def assemble(
     meaningless = (status == Status.INVALID_PARAMETERS) | (status == Status.UNSTABLE_STEP)
     # said here, because XLA's minimum and maximum may pass over a NaN on a CPU
     unknown = meaningless | ~jnp.all(jnp.isfinite(reply.density))
-    certificates = _withhold(certify_basics(model, game, crowd, reply), unknown)
-    reply = _withhold(reply, meaningless)
+    certificates = withhold(certify_basics(model, game, crowd, reply), unknown)
+    reply = withhold(reply, meaningless)
     quotes = jax.vmap(lambda q: per_inventory(jnp.where(model.quoting, q, jnp.inf), jnp.inf))(reply.quotes)
     return Equilibrium(
         time=parameters.horizon * jnp.asarray(model.time_fractions, game.dt.dtype),
@@ -350,7 +350,7 @@ def assemble(
     )
 
 
-def _withhold(numbers: T, meaningless: Bool[Array, ""]) -> T:
+def withhold(numbers: T, meaningless: Bool[Array, ""]) -> T:
     """NaN in place of numbers that are garbage. A factor rather than a choice, so that their derivatives are NaN too."""
     factor = jnp.where(meaningless, jnp.nan, 1.0)
     return jax.tree.map(
