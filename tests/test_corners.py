@@ -102,11 +102,13 @@ def test_rates_of_a_hundred_thousand_with_fifty_steps() -> None:
     model = mfg.Model("relative", x_max=12, n_steps=50)
     game = parameters_of({"A": 140.0, "gamma": 1.0, "eta": 2.0, "crowd_mean": 5.0})
 
-    def solve(model: mfg.Model) -> mfg.Equilibrium:
-        certify = lambda p: certified(model.stiff_model, p, solve_along_path(model, p))  # noqa: E731
-        return jax.jit(certify, compiler_options=COMPILE_QUICKLY)(game)
+    def certify(p: mfg.Parameters) -> mfg.Equilibrium:
+        return certified(model.stiff_model, p, solve_along_path(model, p))
 
-    found, fine = solve(model), solve(dataclasses.replace(model, n_steps=400))
+    def solve_finely(p: mfg.Parameters) -> mfg.Equilibrium:
+        return solve_along_path(dataclasses.replace(model, n_steps=400), p).equilibrium
+
+    found, fine = (jax.jit(solve, compiler_options=COMPILE_QUICKLY)(game) for solve in (certify, solve_finely))
     assert found.status == mfg.Status.CONVERGED == fine.status
     assert found.exploitability is not None and found.time_error is not None
     rates = 140.0 * np.exp(-1.5 * (np.asarray(found.bid)[:, :-1] - np.asarray(found.crowd_bid)[:, None]))

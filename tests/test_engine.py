@@ -355,10 +355,10 @@ class TestResolution:
         found = loaded(path)
         assert (found["status"] == mfg.Status.CONVERGED).all() and (found["time_error"] <= tolerance).all()
         assert np.unique(found["steps"]).size >= 2 and found.sizes["time"] == 13
-        choices: dict[str, Any] = {name: value for name, value in content["model"].items() if name != "time_tolerance"}
+        model = mfg.Model(**content["model"])
         for point in points(found):
             steps = int(point["steps"])
-            one = solved_directly(mfg.Model(**(choices | {"n_steps": steps})), parameters_of(point, content["parameters"]))
+            one = solved_directly(model.refined(steps // 12), parameters_of(point, content["parameters"]))
             np.testing.assert_allclose(point["crowd_bid"], one["crowd_bid"][:: steps // 12], atol=1e-12)
             np.testing.assert_allclose(point["value"], one["value"][:: steps // 12], atol=1e-12)
             assert float(point["mean_spread"]) == pytest.approx(float(one["mean_spread"]), rel=1e-12)
