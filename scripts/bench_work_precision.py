@@ -1,0 +1,158 @@
+"""Which scheme, and how many steps: error against measured time for every candidate, as a table and a figure.
+
+    python scripts/bench_work_precision.py [--short] [--output FOLDER]
+
+Work is the median time of one best reply Φ on one core, compiled; precision is the largest error of the crowd's offsets at the
+open, at half time and at the close, relative to max(1, |offset|), against the reference equilibria of the tests or, for the stiff game,
+against the exponential scheme with 1,600 steps. Needs the extra `viz`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import statistics
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sweeps import runtime
+
+runtime.configure()
+
+import equinox as eqx  # noqa: E402
+import jax  # noqa: E402
+import matplotlib.pyplot as plt  # noqa: E402
+import numpy as np  # noqa: E402
+
+import mfg_jax as mfg  # noqa: E402
+from mfg_jax.best_reply import best_reply  # noqa: E402
+from mfg_jax.equilibrium import solve_along_path, solve_cold  # noqa: E402
+from mfg_jax.exponential import ExponentialRosenbrock  # noqa: E402
+from mfg_jax.game import lay_out  # noqa: E402
+from mfg_jax.grid import monotone_interpolation, smooth_interpolation  # noqa: E402
+from mfg_jax.parameters import as_scalars  # noqa: E402
+from mfg_jax.solution import Solved  # noqa: E402
+
+REFERENCE = json.loads((Path(__file__).parent.parent / "tests" / "reference" / "public.json").read_text())
+
+CANDIDATES: dict[str, dict[str, Any]] = {
+    "rk4, uniform": {"scheme": dataclasses.replace(mfg.RK4, substeps=1), "grading": 0.0},
+    "rk4 (default for mild games)": {"scheme": "rk4"},
+    "exponential (default for stiff games)": {"scheme": "exponential"},
+    "exponential, smooth interpolation": {"scheme": mfg.Exponential(interpolate=smooth_interpolation)},
+    "exponential Rosenbrock": {"scheme": ExponentialRosenbrock(interpolate=monotone_interpolation)},
+}
+REFERENCE_CASES = {"mild": "relative_base", "clipped": "relative_clipped", "skewed": "elastic_skewed", "market share": "share_5"}
+STIFF_GAME = {"A": 10.0, "k": 1.5, "eta": 0.1, "gamma": 0.5, "crowd_mean": 2.0, "quote_max": 5.0}
+STEPS, SHORT_STEPS = (24, 48, 100, 200, 400), (24,)
+STIFF_REFERENCE_STEPS = 1600
+REPETITIONS = 7
+
+
+class Case(NamedTuple):
+    """A game, and its crowd's offsets at the open, half time and the close, [moment, side]."""
+
+    name: str
+    coupling: str
+    parameters: mfg.Parameters
+    expected: np.ndarray
+
+
+class Point(NamedTuple):
+    """One candidate with so many steps on one case."""
+
+    case: str
+    candidate: str
+    n_steps: int
+    milliseconds: float
+    error: float
+
+
+def cases(stiff: bool) -> list[Case]:
+    found = []
+    for name, key in REFERENCE_CASES.items():
+        expected = REFERENCE[key]["expected"]
+        offsets = [[expected[moment][f"crowd_{side}"] for side in ("ask", "bid")] for moment in ("start", "mid", "end")]
+        parameters = as_scalars(mfg.Parameters(**REFERENCE[key]["parameters"]))
+        found.append(Case(name, REFERENCE[key]["model"]["coupling"], parameters, np.array(offsets)))
+    if stiff:
+        parameters = as_scalars(mfg.Parameters(**STIFF_GAME))
+        fine = solve_along_path(mfg.Model("relative", n_steps=STIFF_REFERENCE_STEPS), parameters)
+        found.append(Case("stiff", "relative", parameters, _at_moments(fine)))
+    return found
+
+
+def measure(case: Case, candidate: str, n_steps: int) -> Point | None:
+    """None where the candidate does not solve the case with so many steps."""
+    model = mfg.Model(case.coupling, n_steps=n_steps, solver={"tolerance": 1e-11}, **CANDIDATES[candidate])
+    solved = (solve_along_path if case.name == "stiff" else solve_cold)(model, case.parameters)
+    if solved.equilibrium.status != mfg.Status.CONVERGED:
+        return None
+    error = np.abs(_at_moments(solved) - case.expected) / np.maximum(1.0, np.abs(case.expected))
+    return Point(case.name, candidate, n_steps, _milliseconds(model, case.parameters, solved), float(error.max()))
+
+
+def _at_moments(solved: Solved) -> np.ndarray:
+    equilibrium = solved.equilibrium
+    crowd = np.stack([equilibrium.crowd_ask, equilibrium.crowd_bid], axis=1)
+    fractions = np.asarray(equilibrium.time) / float(equilibrium.time[-1])
+    middle = int(np.argmin(np.abs(fractions - 0.5)))
+    if abs(fractions[middle] - 0.5) > 1e-12:
+        raise ValueError("half time is no stored time of this grid: choose a number of steps that is a multiple of 4")
+    return crowd[[0, middle, -1]]
+
+
+@eqx.filter_jit
+def _best_reply(model: mfg.Model, parameters: mfg.Parameters, crowd: jax.Array) -> jax.Array:
+    return best_reply(model, lay_out(model, parameters), crowd).crowd
+
+
+def _milliseconds(model: mfg.Model, parameters: mfg.Parameters, solved: Solved) -> float:
+    run = lambda: jax.block_until_ready(_best_reply(model, parameters, solved.replied_to))  # noqa: E731
+    run()
+    taken = []
+    for _ in range(REPETITIONS):
+        begun = time.perf_counter()
+        run()
+        taken.append(time.perf_counter() - begun)
+    return 1e3 * statistics.median(taken)
+
+
+def table(points: list[Point]) -> str:
+    rows = (f"| {p.case} | {p.candidate} | {p.n_steps} | {p.milliseconds:.2f} | {p.error:.1e} |" for p in points)
+    return "\n".join(["| case | candidate | n_steps | ms a best reply | error |", "|---|---|---|---|---|", *rows])
+
+
+def draw(points: list[Point], path: Path) -> None:
+    names = list(dict.fromkeys(point.case for point in points))
+    figure, axes = plt.subplots(1, len(names), figsize=(3.4 * len(names), 3.6), sharey=True, squeeze=False, layout="constrained")
+    for ax, name in zip(axes[0], names, strict=True):
+        for candidate, marker in zip(CANDIDATES, "so^vD", strict=True):
+            line = [point for point in points if (point.case, point.candidate) == (name, candidate)]
+            ax.loglog([p.milliseconds for p in line], [p.error for p in line], f"{marker}-", label=candidate, markersize=4)
+        ax.set(title=name, xlabel="ms a best reply")
+    axes[0, 0].set_ylabel("largest error of the crowd's offsets")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--short", action="store_true", help="one number of steps, without the stiff game")
+    options.add_argument("--output", type=Path, help="folder for work_precision.md and .png")
+    chosen = options.parse_args()
+    steps = SHORT_STEPS if chosen.short else STEPS
+    tried = [measure(case, candidate, n) for case in cases(stiff=not chosen.short) for candidate in CANDIDATES for n in steps]
+    points = [point for point in tried if point is not None]
+    text = f"`scripts/bench_work_precision.py`, JAX {jax.__version__}, {date.today()}.\n\n{table(points)}\n"
+    print(text)
+    if chosen.output:
+        (chosen.output / "work_precision.md").write_text(text)
+        draw(points, chosen.output / "work_precision.png")
+
+
+if __name__ == "__main__":
+    main()
