@@ -3,8 +3,8 @@
     python scripts/bench_work_precision.py [--short] [--output FOLDER]
 
 Work is the median time of one best reply Φ on one core, compiled; precision is the largest error of the crowd's offsets at the
-open, at half time and at the close, relative to max(1, |offset|), against the reference equilibria of the tests or, for the stiff game,
-against the exponential scheme with 1,600 steps. Needs the extra `viz`.
+open, at half time and at the close, relative to max(1, |offset|), against the reference equilibria of the tests or, for the stiff
+game, against the exponential scheme with 1,600 steps. Needs the extra `viz`.
 """
 
 from __future__ import annotations
