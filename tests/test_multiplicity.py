@@ -1,10 +1,22 @@
 """Games with several equilibria (MODEL.md, section 5)."""
 
+from collections.abc import Iterator
+
+import jax
 import numpy as np
 import pytest
 
 import mfg_jax as mfg
 from tests.conftest import parameters_of
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_quickly() -> Iterator[None]:
+    """Compiling dominates the time of these tests."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
 
 S = {"eta": 0.1, "crowd_mean": 2.0}
 
