@@ -42,6 +42,9 @@ MOST_CORRECTIONS, MOST_CORRECTIONS_OF_A_GUESS = 8, 25
 MOST_TRIPS_A_SOLVE = 40
 MOST_TRIPS, MOST_TRIPS_ONWARD = 6000, 2000
 LINEAR_TOLERANCE = 1e-2
+"""Of Newton's corrections, each of which mends what the one before left."""
+TANGENT_TOLERANCE = 1e-4
+"""A wrong tangent is mended by nothing: near folds a coarser one led to points far from where it pointed, and to ever shorter steps."""
 
 
 class Walk(NamedTuple):
@@ -277,7 +280,9 @@ class Walker:
             outcome=jnp.where(outside, STUCK, walk.outcome),
             folds=walk.folds + (tangent[-1] * walk.tangent[-1] < 0).astype(jnp.int32),
         )
-        return _choose(walk.linear.solved(LINEAR_TOLERANCE), _choose(sharp, self._retreat(walk), self._launch(arrived_there)), walk)
+        return _choose(
+            walk.linear.solved(TANGENT_TOLERANCE), _choose(sharp, self._retreat(walk), self._launch(arrived_there)), walk
+        )
 
     def _reach(self, walk: Walk) -> Float[Array, ""]:
         """How far along the tangent the anchor lies."""

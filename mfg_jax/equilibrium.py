@@ -262,9 +262,7 @@ def solve_along_path(model: Model, parameters: Parameters, skip: Bool[Array, ""]
     """
     model = model.stiff_model
     game = lay_out(model, parameters)
-    tolerance = residual_tolerance(model, game)
-
-    walker = Walker.of(model, game, tolerance)
+    walker = Walker.of(model, game, residual_tolerance(model, game))
 
     def attempt(tries: Tries) -> Tries:
         """On a coarse grid first, then on a finer one, then on the model's own, which is slow and may be ragged."""

@@ -27,9 +27,17 @@ GAUSS = (0.5 - 3**0.5 / 6, 0.5 + 3**0.5 / 6)
 """Where a half step looks, backwards from its end: the policies at these two moments determine its value to order four."""
 
 
+class _Stable(Scheme):
+    """Steps of exponentials, which no fill rate makes unstable."""
+
+    def unstable(self, rates: StageRates, dt: Float[Array, ""]) -> Bool[Array, ""]:
+        del rates, dt
+        return jnp.asarray(False)
+
+
 @register_static
 @dataclass(frozen=True)
-class Exponential(Scheme):
+class Exponential(_Stable):
     """Two half steps backward, each with policies at its end and at two inner moments; one step forward with the policies at
     its ends and its middle."""
 
@@ -61,14 +69,10 @@ class Exponential(Scheme):
 
         return jax.lax.scan(exponential, density, jnp.stack([mean - tilt, mean + tilt]))[0]
 
-    def unstable(self, rates: StageRates, dt: Float[Array, ""]) -> Bool[Array, ""]:
-        del rates, dt
-        return jnp.asarray(False)
-
 
 @register_static
 @dataclass(frozen=True)
-class ExponentialRosenbrock(Scheme):
+class ExponentialRosenbrock(_Stable):
     """One exponential a step in either direction, of order two: the cheapest scheme for stiff games.
 
     Backward by the policy that is best for the value at the step's end and the crowd at its middle; as its generator is the exact
@@ -95,10 +99,6 @@ class ExponentialRosenbrock(Scheme):
 
     def forward_step(self, rates: StageRates, density: States, dt: Float[Array, ""]) -> States:
         return density + dt * transport(rates[0], average_density(rates[0], dt, density))
-
-    def unstable(self, rates: StageRates, dt: Float[Array, ""]) -> Bool[Array, ""]:
-        del rates, dt
-        return jnp.asarray(False)
 
 
 def _half_step(

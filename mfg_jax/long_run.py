@@ -194,8 +194,11 @@ def best_reply_for_ever(model: Model, game: Game, crowd: Crowd) -> Reply:
 
 def stationary_density(rates: Edges) -> States:
     """Where makers are in the long run: as many cross each edge upwards as downwards."""
-    # an edge that nobody crosses one way leaves nobody beyond it: to rounding, what the smallest number says, whose log is finite
-    upwards = jnp.diff(jnp.log(jnp.maximum(rates, jnp.finfo(rates.dtype).tiny)), axis=0)[0]
+    # an edge that nobody crosses one way leaves nobody beyond it: to rounding, what the smallest number says, whose log is finite;
+    # one that nobody crosses either way leaves open who is where
+    smallest = jnp.finfo(rates.dtype).tiny
+    upwards = jnp.diff(jnp.log(jnp.maximum(rates, smallest)), axis=0)[0]
+    upwards = jnp.where(jnp.all(rates < smallest, axis=0), jnp.nan, upwards)
     return jax.nn.softmax(jnp.concatenate([jnp.zeros_like(upwards[:1]), jnp.cumsum(upwards)]))
 
 

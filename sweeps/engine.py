@@ -185,8 +185,10 @@ class Sweep:
         shorter ones."""
         results = self._solve_with_steps(1, kind, columns, batch)
         tolerance = self.model(*kind).time_tolerance
-        for refinement in REFINEMENTS[1:] if tolerance is not None else ():
-            left = np.flatnonzero(worth_refining(results["status"], results["time_error"], tolerance or 0.0))
+        if tolerance is None:
+            return Solved(games, results)
+        for refinement in REFINEMENTS[1:]:
+            left = np.flatnonzero(worth_refining(results["status"], results["time_error"], tolerance))
             if not left.size:
                 break
             for name, values in self._solve_with_steps(refinement, kind, _chosen(columns, left), batch).items():

@@ -70,8 +70,8 @@ def test_every_game_ends_with_the_truth(
         if equilibrium.status == mfg.Status.CONVERGED:
             assert_equilibrium(MODELS[model], game, equilibrium)
     if cold.status != mfg.Status.CONVERGED:
-        # an equilibrium exists, as the quote box is bounded, and its path leads to it: a reason why not is no number
-        assert equilibrium.status in (mfg.Status.CONVERGED, mfg.Status.NON_FINITE, mfg.Status.CONTINUATION_STOPPED), game
+        # the quote box is bounded, so there is an equilibrium, and a path to it, which on 16 steps may be too ragged to follow
+        assert equilibrium.status in (mfg.Status.CONVERGED, mfg.Status.CONTINUATION_STOPPED), game
 
 
 @given(corner=st.sampled_from(sorted(CORNERS)), model=st.sampled_from(sorted(MODELS)))

@@ -630,7 +630,7 @@ class TestCanonical:
 
     def test_a_swept_choice_is_not_also_a_fixed_one(self, load):
         text = GOOD.replace("coupling: elastic", "x_max: 3") + "  coupling: [none]\n  boundary: [absorbing]\n"
-        assert load(text).canonical()["model"].keys() == {"x_max", "n_steps", "scheme", "grading"}
+        assert load(text).canonical()["model"].keys() == {"x_max", "n_steps", "scheme", "grading", "time_tolerance"}
 
     def test_differing_keys(self, load):
         one = load(GOOD).canonical()

@@ -44,7 +44,7 @@ CHUNK = (1, 1, 2, 2)
 
 SCALARS = {
     *("residual", "iterations", "mass_error", "min_density", "edge_mass", "spread_identity", "monotone"),
-    *("branch", "folds"),
+    *("branch", "folds", "steps"),
     *("mean_spread", "closing_spread", "peak_variance", "peak_time", "final_derisk_probability", "expected_fills", "half_life"),
     *("expected_value", "expected_edge", "expected_running_cost", "expected_terminal_cost"),
 }
