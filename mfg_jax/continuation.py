@@ -44,7 +44,7 @@ MOST_TRIPS, MOST_TRIPS_ONWARD = 6000, 2000
 LINEAR_TOLERANCE = 1e-2
 """Of Newton's corrections, each of which mends what the one before left."""
 TANGENT_TOLERANCE = 1e-4
-"""A wrong tangent is mended by nothing: near folds a coarser one led to points far from where it pointed, and to ever shorter steps."""
+"""Nothing mends a wrong tangent: near folds a coarser one led to points far from where it pointed, and to ever shorter steps."""
 
 
 class Walk(NamedTuple):
