@@ -88,6 +88,8 @@ FULL_CERTIFICATES = _table(
     """,
 )
 
+EQUILIBRIA = Variable("equilibria", (), "1", "equilibria found by looking for all of them")
+
 SCALARS = _table(
     (),
     """
@@ -141,6 +143,8 @@ def variables(spec: Spec) -> Iterator[Variable]:
     yield from CERTIFICATES
     if spec.certify_fully:
         yield from FULL_CERTIFICATES
+    if spec.outputs.equilibria:
+        yield EQUILIBRIA
     yield from SCALARS
     if spec.outputs.paths:
         yield from PATHS

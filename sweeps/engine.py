@@ -33,7 +33,7 @@ from mfg_jax.equilibrium import (
 )
 from mfg_jax.lattice import inventories
 from sweeps import runtime, store
-from sweeps.dataset import STATUSES, variables
+from sweeps.dataset import EQUILIBRIA, STATUSES, variables
 from sweeps.sampling import Design, design
 from sweeps.spec import Spec
 
@@ -181,19 +181,35 @@ class Sweep:
         return tasks
 
     def _solve_batch(self, kind: tuple[str, str], games: np.ndarray, columns: Mapping[str, np.ndarray], batch: int) -> Solved:
+        results = self._solve_to_tolerance(kind, columns, batch)
+        if self.spec.outputs.equilibria:
+            results[EQUILIBRIA.name] = self._count_equilibria(kind, columns)
+        return Solved(games, results)
+
+    def _solve_to_tolerance(self, kind: tuple[str, str], columns: Mapping[str, np.ndarray], batch: int) -> dict[str, np.ndarray]:
         """All games with the stored time intervals as steps; where the model has a time_tolerance, those that do not meet it with
         shorter ones."""
         results = self._solve_with_steps(1, kind, columns, batch)
         tolerance = self.model(*kind).time_tolerance
         if tolerance is None:
-            return Solved(games, results)
+            return results
         for refinement in REFINEMENTS[1:]:
             left = np.flatnonzero(worth_refining(results["status"], results["time_error"], tolerance))
             if not left.size:
                 break
             for name, values in self._solve_with_steps(refinement, kind, _chosen(columns, left), batch).items():
                 results[name][left] = values
-        return Solved(games, results)
+        return results
+
+    def _count_equilibria(self, kind: tuple[str, str], columns: Mapping[str, np.ndarray]) -> np.ndarray:
+        """One game after the other: what there is to do for each depends on what was found."""
+        games = len(next(iter(columns.values())))
+        model, parameters = self.model(*kind), self._parameters(columns, games)
+
+        def game(i: int) -> mfg.Parameters:
+            return jax.tree.map(lambda leaf: leaf[i], parameters)
+
+        return np.array([len(mfg.find_equilibria(model, game(i))) for i in range(games)], dtype=float)
 
     def _solve_with_steps(
         self, refinement: int, kind: tuple[str, str], columns: Mapping[str, np.ndarray], batch: int
@@ -322,7 +338,7 @@ def _stored(spec: Spec, equilibrium: mfg.Equilibrium, metrics: mfg.Metrics, thin
 
     stored = {"status": of_game("status")}
     for variable in variables(spec):
-        if variable.dims != ("parameter",):
+        if variable.dims != ("parameter",) and variable != EQUILIBRIA:
             numbers = of_game(variable.name)
             stored[variable.name] = numbers[::thinning] if "time" in variable.dims else numbers
     # every certificate of numbers that mean nothing is missing, this truth value too

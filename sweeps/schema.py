@@ -95,6 +95,7 @@ class OutputsSection(_Section):
     surfaces: Truth = False
     gradients: Annotated[tuple[ScalarMetric, ...], list_of("scalar metrics")] = ()
     certify: Literal["basic", "full"] = "basic"
+    equilibria: Truth = False
     dtype: Literal["float64", "float32"] = "float64"
 
 

@@ -23,10 +23,9 @@ from sweeps.sampling import Design
 from sweeps.spec import Spec, differing_keys
 
 FORMAT = 1
-MEGABYTE = 1_000_000
-CHUNK_BYTES = (MEGABYTE, 64 * MEGABYTE)
+LARGEST_CHUNK_BYTES = 64_000_000
 CHUNKS_PER_VARIABLE = 64
-SMALL_BLOCK_GAMES = (256, 4096)
+SMALLEST_BLOCK_GAMES = 256
 
 
 class StoreError(ValueError):
@@ -68,12 +67,11 @@ class Labels:
 def games_per_block(points: int, largest: int) -> int:
     """Games in a block, where the largest variable takes `largest` bytes a game.
 
-    About 64 blocks, with chunks of 1 to 64 MB for the largest variable. A block is also what a crash can lose and what makes a
-    file for each variable, so where 1 MB would take very many games or very few, it is 4096 or 256.
+    About 64 blocks, with chunks of at most 64 MB. A block is what a crash can lose, minutes of work where games are hard, and
+    makes a file for each variable, so a small sweep has fewer blocks, of 256 games.
     """
-    least = min(max(math.ceil(CHUNK_BYTES[0] / largest), SMALL_BLOCK_GAMES[0]), SMALL_BLOCK_GAMES[1])
-    most = max(1, CHUNK_BYTES[1] // largest)
-    return min(max(math.ceil(points / CHUNKS_PER_VARIABLE), least), most)
+    most = max(1, LARGEST_CHUNK_BYTES // largest)
+    return min(max(math.ceil(points / CHUNKS_PER_VARIABLE), SMALLEST_BLOCK_GAMES), most)
 
 
 def block_shape(shape: tuple[int, ...], games: int) -> tuple[int, ...]:

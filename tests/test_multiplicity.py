@@ -1,13 +1,17 @@
 """Games with several equilibria (MODEL.md, section 5)."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
 import mfg_jax as mfg
-from tests.conftest import parameters_of
+from sweeps import engine
+from sweeps.dataset import open_store
+from sweeps.spec import Spec
+from tests.conftest import BASE_GAME, parameters_of
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -34,6 +38,23 @@ def test_three_equilibria_of_the_skewed_game() -> None:
         assert equilibrium.mass_error < 1e-13 and equilibrium.min_density > -1e-13
     only = mfg.find_equilibria(model, parameters_of({"A": 5.0}))
     assert len(only) == 1 and only[0].branch == mfg.Branch.PRINCIPAL
+
+
+def test_a_sweep_counts_them(tmp_path: Path) -> None:
+    spec = Spec.model_validate(
+        {
+            "model": {"coupling": "relative", "n_steps": 50},
+            "parameters": {name: value for name, value in (BASE_GAME | S).items() if name not in ("gamma", "eta")},
+            "sweep": {"gamma": [2.0, 0.05], "eta": [0.1, 0.01]},
+            "sampling": "zip",
+            "outputs": {"equilibria": True, "paths": False},
+            "solver": {"select": "cold"},
+        }
+    )
+    engine.run(spec, tmp_path / "s.zarr")
+    counted = open_store(tmp_path / "s.zarr").equilibria
+    assert counted.values.tolist() == [3.0, 1.0]
+    assert counted.attrs == {"units": "1", "long_name": "equilibria found by looking for all of them"}
 
 
 def test_no_game_no_equilibrium() -> None:

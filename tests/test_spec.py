@@ -525,7 +525,9 @@ class TestGoodFiles:
         assert spec.parameters == {"A": 10.0, "k": 1.5, "eta": 0.01}
         assert spec.sweep == {"gamma": (0.05, 0.1)}
         assert spec.sampling == "grid"
-        assert spec.outputs == OutputsSection(paths=True, surfaces=False, gradients=(), certify="basic", dtype="float64")
+        assert spec.outputs == OutputsSection(
+            paths=True, surfaces=False, gradients=(), certify="basic", equilibria=False, dtype="float64"
+        )
         assert spec.solver == SolverSection(method="anderson", tolerance=1e-9, max_iterations=200, select="principal")
         assert (spec.metrics.derisk_band, spec.units.price, spec.units.time, spec.store) == (1, "price", "time", None)
 
@@ -541,7 +543,7 @@ sweep:
   boundary: [absorbing, reflecting]
   k0: {{linspace: [0, 0.3, 4]}}
 initial: {{kind: weights, weights: {[1, 0, 0.5, 0, 1]}}}
-outputs: {{paths: false, surfaces: true, gradients: {list(SCALAR_METRICS)}, certify: basic, dtype: float32}}
+outputs: {{paths: false, surfaces: true, gradients: {list(SCALAR_METRICS)}, certify: basic, equilibria: true, dtype: float32}}
 solver: {{method: picard, tolerance: 1e-14, max_iterations: 100_000}}
 metrics: {{derisk_band: 0}}
 units: {{price: ticks, time: day}}

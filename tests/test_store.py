@@ -124,7 +124,6 @@ class TestBlocks:
         games = games_per_block(points, largest)
         full = (games + 1) * largest > 64 * MEGABYTE
         assert games * largest <= 64 * MEGABYTE or games == 1
-        assert games * largest >= MEGABYTE or games >= 4096
         assert games >= 256 or full
         assert math.ceil(points / games) <= 64 or full
 
