@@ -18,6 +18,7 @@ from mfg_jax.multiplicity import find_equilibria
 from mfg_jax.parameters import Flow, Parameters
 from mfg_jax.scheme import EULER, RK4, RungeKutta, Scheme
 from mfg_jax.solution import Branch, Equilibrium, Status
+from mfg_jax.turning_points import find_turning_points
 
 __all__ = [
     "EULER",
@@ -47,6 +48,7 @@ __all__ = [
     "Uniform",
     "Weights",
     "find_equilibria",
+    "find_turning_points",
     "metrics",
     "solve",
     "solve_long_run",

@@ -147,6 +147,19 @@ class Walker:
         end = self._walk(onward, most_trips=MOST_TRIPS_ONWARD)
         return self._found(end), end
 
+    def next_point(self, walk: Walk) -> Walk:
+        """On to the next point of the path, or to the walk's end."""
+
+        def under_way(now: Walk) -> Bool[Array, ""]:
+            moved = jnp.any(now.here != walk.here) & (now.trips > walk.trips)  # a NaN differs from itself
+            return (now.outcome == WALKING) & (now.trips < MOST_TRIPS) & ~moved
+
+        return jax.lax.while_loop(under_way, self._trip, walk)
+
+    def with_step(self, walk: Walk, step: Float[Array, ""]) -> Walk:
+        """About to take another step from the same point."""
+        return self._launch(walk._replace(step=step))
+
     def departing(self, crowd: Path, direction: Float[Array, ""]) -> Walk:
         """At an equilibrium at dial 1, about to leave it along its path towards higher (1) or lower (−1) dials."""
         return self._standing(self._point(crowd, jnp.ones_like(self.scale)), direction * self._axis())
