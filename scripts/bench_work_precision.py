@@ -38,9 +38,10 @@ from mfg_jax.solution import Solved  # noqa: E402
 
 REFERENCE = json.loads((Path(__file__).parent.parent / "tests" / "reference" / "public.json").read_text())
 
+PLAIN, DEFAULT = "rk4, uniform", "rk4 (default for mild games)"
 CANDIDATES: dict[str, dict[str, Any]] = {
-    "rk4, uniform": {"scheme": dataclasses.replace(mfg.RK4, substeps=1), "grading": 0.0},
-    "rk4 (default for mild games)": {"scheme": "rk4"},
+    PLAIN: {"scheme": dataclasses.replace(mfg.RK4, substeps=1), "grading": 0.0},
+    DEFAULT: {"scheme": "rk4"},
     "exponential (default for stiff games)": {"scheme": "exponential"},
     "exponential, smooth interpolation": {"scheme": mfg.Exponential(interpolate=smooth_interpolation)},
     "exponential Rosenbrock": {"scheme": ExponentialRosenbrock(interpolate=monotone_interpolation)},
@@ -126,6 +127,24 @@ def table(points: list[Point]) -> str:
     return "\n".join(["| case | candidate | n_steps | ms a best reply | error |", "|---|---|---|---|---|", *rows])
 
 
+def at_equal_time(points: list[Point]) -> str:
+    """How many times smaller the default's error is than that of the plain method, where their times overlap."""
+    rows = []
+    for case in REFERENCE_CASES:
+        plain, default = (
+            sorted((p.milliseconds, p.error) for p in points if (p.case, p.candidate) == (case, candidate))
+            for candidate in (PLAIN, DEFAULT)
+        )
+        times, errors = np.log(np.array(default)).T
+        ratios = [
+            error / np.exp(np.interp(np.log(ms), times, errors)) for ms, error in plain if default[0][0] <= ms <= default[-1][0]
+        ]
+        if ratios:
+            rows.append(f"| {case} | {min(ratios):.2g} | {statistics.median(ratios):.2g} | {max(ratios):.2g} |")
+    header = f"Error of `{PLAIN}` over that of `{DEFAULT}` at equal time:\n\n| case | least | median | most |\n|---|---|---|---|"
+    return "\n".join([header, *rows])
+
+
 def draw(points: list[Point], path: Path) -> None:
     names = list(dict.fromkeys(point.case for point in points))
     figure, axes = plt.subplots(1, len(names), figsize=(3.4 * len(names), 3.6), sharey=True, squeeze=False, layout="constrained")
@@ -147,7 +166,9 @@ def main() -> None:
     steps = SHORT_STEPS if chosen.short else STEPS
     tried = [measure(case, candidate, n) for case in cases(stiff=not chosen.short) for candidate in CANDIDATES for n in steps]
     points = [point for point in tried if point is not None]
-    text = f"`scripts/bench_work_precision.py`, JAX {jax.__version__}, {date.today()}.\n\n{table(points)}\n"
+    text = (
+        f"`scripts/bench_work_precision.py`, JAX {jax.__version__}, {date.today()}.\n\n{table(points)}\n\n{at_equal_time(points)}\n"
+    )
     print(text)
     if chosen.output:
         (chosen.output / "work_precision.md").write_text(text)
