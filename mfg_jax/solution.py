@@ -37,8 +37,8 @@ _EXPLANATIONS = {
     Status.NON_FINITE: "The numbers overflowed: check the units of A, k and the penalties, or bound the quotes.",
     Status.UNSTABLE_STEP: "A time step is, or may be, too long for the fill rates met: raise n_steps, or raise quote_min.",
     Status.CONTINUATION_STOPPED: (
-        "The path from the uncoupled game could not be followed to this one: raise n_steps, or set select to any and look for "
-        "an equilibrium from elsewhere."
+        "The path from the uncoupled game could not be followed to this one: raise n_steps, or grading where quotes change "
+        "fast before the close, or set select to any and take an equilibrium that may be another."
     ),
     Status.INVALID_PARAMETERS: (
         "No game has these numbers: A, k, horizon and crowd_std must be positive, eta, gamma and k0 not negative, n_makers "

@@ -1,10 +1,10 @@
 """What became of configs/hard.yaml, as a table: how many games are certified, on which branch, and why the others are not.
 
-mfgsweep run configs/hard.yaml
-python scripts/check_hard.py [STORE] [--output FILE.md]
+    mfgsweep run configs/hard.yaml
+    python scripts/check_hard.py [STORE] [--output FILE.md]
 
 Certified: converged, the residual times k at most the tolerance, and no maker gains more by leaving than a millionth of
-max(1, |V|), V the crowd's mean value at the open, plus what the length of the time steps may explain.
+max(1, |V|), V the crowd's mean value at the open, plus what the length of the time steps may explain, where that is known.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sweeps.dataset import open_store
 
 def certified(store: xr.Dataset) -> xr.DataArray:
     tolerance = store.attrs["spec"]["solver"]["tolerance"]
-    gain = 1e-6 * np.maximum(1.0, abs(store.expected_value)) + store.time_error
+    gain = 1e-6 * np.maximum(1.0, abs(store.expected_value)) + store.time_error.where(np.isfinite(store.time_error), 0.0)
     within = (store.residual * store.k <= tolerance * (1 + 1e-9)) & (abs(store.exploitability) <= gain)
     return (store.status == mfg.Status.CONVERGED) & within
 

@@ -64,6 +64,12 @@ class Progress:
     def points_per_second(self) -> float:
         return self.done / self.seconds if self.seconds else math.nan
 
+    @property
+    def seconds_left(self) -> float:
+        """At the pace so far; infinite before the first point is done."""
+        left = self.points - self.done_before - self.done
+        return left * self.seconds / self.done if self.done else math.inf
+
 
 class Interrupted(Exception):
     """The run was asked to stop and did so between two writes; the same command goes on from there."""

@@ -7,7 +7,7 @@ import math
 import jax
 
 from sweeps.engine import Sweep
-from sweeps.runtime import readable
+from sweeps.runtime import duration, readable
 from sweeps.spec import Spec
 
 # On one core of a 2020s server, by scripts/bench_solver.py; the sweeps of a fixed point and the cost of derivatives are typical.
@@ -48,11 +48,4 @@ def _time(spec: Spec, sweep: Sweep, kinds: int) -> str:
     workers = sweep.worker_count()
     seconds = len(sweep.design) * one_game * (COST_OF_GRADIENTS if spec.outputs.gradients else 1) / workers
     compiling = kinds * SECONDS_TO_COMPILE * (2 if spec.outputs.gradients else 1)
-    return f"roughly {_duration(seconds)} on {workers} cores, and {_duration(compiling)} to compile"
-
-
-def _duration(seconds: float) -> str:
-    for size, unit in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} seconds"
+    return f"roughly {duration(seconds)} on {workers} cores, and {duration(compiling)} to compile"

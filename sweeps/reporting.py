@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sweeps.engine import Progress as State
+from sweeps.runtime import duration
 
 SECONDS_BETWEEN_LINES = 5.0
 
@@ -61,7 +62,8 @@ class Plain(Reporter):
         complete = state.done_before + state.done == state.points
         if time.monotonic() >= self._next_line or complete:
             self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
-            self.say(f"{state.done_before + state.done}/{state.points} games, {_rate(state)}, {_statuses(state)}")
+            left = "" if complete or not state.done else f", {duration(state.seconds_left)} left"
+            self.say(f"{state.done_before + state.done}/{state.points} games, {_rate(state)}, {_statuses(state)}{left}")
 
 
 class Json(Reporter):

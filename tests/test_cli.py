@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -199,6 +200,11 @@ class TestRun:
         run_until(monkeypatch, BLOCK + 1)
         assert "24 games in" in mfgsweep("run", "grid.yaml", "--resume").stdout
         assert "36 games in" in mfgsweep("run", "grid.yaml", "--fresh", "--batch", BATCH).stdout
+
+
+def test_a_line_of_progress_tells_how_long_it_still_takes(capsys: pytest.CaptureFixture[str]):
+    reporting.Plain().progress(Progress(points=100, done_before=10, statuses=Counter(converged=40), done=30, seconds=300.0))
+    assert capsys.readouterr().out == "40/100 games, 0.1 games/s, 40 converged, 10 minutes left\n"
 
 
 def test_version():

@@ -1,5 +1,6 @@
 """The scripts that measure and draw run, in their short forms."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,11 +8,39 @@ from pathlib import Path
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
 
-def run(*command: str | Path) -> str:
-    return subprocess.run([sys.executable, *map(str, command)], check=True, capture_output=True, text=True).stdout
+def rows(script: str, *options: str) -> list[list[str]]:
+    """The cells of the rows of the tables that a script prints, headers left out."""
+    command = [sys.executable, str(SCRIPTS / script), *options]
+    quickly = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}  # compiling takes most of the time of a short form
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, env=quickly).stdout.splitlines()
+    table = [line for line in printed if line.startswith("|")]
+    rules = [i for i, line in enumerate(table) if line.startswith("|---")]
+    headers = {i - 1 for i in rules} | set(rules)
+    return [line.strip("| ").split(" | ") for i, line in enumerate(table) if i not in headers]
 
 
-def test_the_solver_benchmark_prints_a_table_of_numbers() -> None:
-    rows = [line for line in run(SCRIPTS / "bench_solver.py", "--short").splitlines() if line.startswith("| relative")]
-    assert len(rows) == 1
-    assert all(float(cell) > 0 for cell in rows[0].strip("| ").split("|")[1:])
+def test_the_solver_benchmark_measures_every_column() -> None:
+    (row,) = rows("bench_solver.py", "--short")
+    assert row[0].startswith("relative")
+    assert all(float(cell) > 0 for cell in row[1:])
+
+
+def test_the_work_precision_benchmark_measures_every_candidate() -> None:
+    measured = rows("bench_work_precision.py", "--short")
+    assert len(measured) == 5
+    for _, _, n_steps, milliseconds, error in measured:
+        assert n_steps == "24"
+        assert float(milliseconds) > 0
+        assert 0 < float(error) < 0.1
+
+
+def test_the_benchmark_of_hard_games_tells_of_every_method() -> None:
+    methods = {row[0]: row[1] for row in rows("bench_hard.py", "--every", "2500")}
+    assert list(methods) == ["default", "Anderson, cold", "Picard, damped by half", "Picard"]
+    assert methods["default"] == "100.0%"
+
+
+def test_the_check_of_branches_counts_every_game() -> None:
+    counts = rows("check_branch.py", "--games", "4")
+    assert sum(int(row[1]) for row in counts) == 4
+    assert all(int(row[3]) == 0 for row in counts[:3])
