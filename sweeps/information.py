@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ def lines(path: Path) -> list[str]:
     done = int(counts[1:].sum())
     total = int(counts.sum())
     spec = about["spec"]
-    sweep = ", ".join(f"{name} ({len(values)})" for name, values in spec["sweep"].items())
+    sweep = ", ".join(f"{name} ({_extent(axis)})" for name, axis in spec["sweep"].items())
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
     return [
         f"store       {path}",
@@ -39,3 +40,8 @@ def lines(path: Path) -> list[str]:
         f"versions    {versions}",
         f"revision    {about['git_revision']}",
     ]
+
+
+def _extent(axis: list[Any] | dict[str, Any]) -> str:
+    """Of an axis in a stored spec: how many values, or the span they are drawn from."""
+    return str(len(axis)) if isinstance(axis, list) else f"{axis['first']} to {axis['last']}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
 
@@ -15,6 +16,21 @@ from pydantic_core import PydanticCustomError
 from sweeps.problems import did_you_mean, found, nearest
 
 MAX_AXIS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Span:
+    """An axis to draw numbers from, alike between its ends or, with `log`, alike in their logarithms."""
+
+    first: float
+    last: float
+    log: bool
+
+    def at(self, shares: np.ndarray) -> np.ndarray:
+        """The numbers that lie at `shares` (0 to 1) of the way from the first to the last."""
+        if self.log:
+            return np.exp(np.log(self.first) + shares * (np.log(self.last) - np.log(self.first)))
+        return self.first + shares * (self.last - self.first)
 
 
 def _refusal(message: str) -> PydanticCustomError:
@@ -79,13 +95,15 @@ def axis_of_names(kind: Any) -> Any:
 
 
 def axis_of_numbers(kind: Any) -> Any:
-    """The kind of an axis whose values are of the number `kind`: a list of them, or a range, which is written out."""
+    """The kind of an axis whose values are of the number `kind`: a list of them, a range, which is written out, or a span."""
     ranges = {
         "linspace": _range(np.linspace, Annotated[kind, _FINITE]),
         "logspace": _range(np.geomspace, Annotated[kind, _POSITIVE]),
+        "uniform": _span(False, Annotated[kind, _FINITE]),
+        "log_uniform": _span(True, Annotated[kind, _POSITIVE]),
     }
 
-    def check(value: Any, handler: Callable[[Any], Any]) -> tuple[float, ...]:
+    def check(value: Any, handler: Callable[[Any], Any]) -> tuple[float, ...] | Span:
         if isinstance(value, list | tuple) and value:
             return handler(value)
         keys = list(value) if isinstance(value, dict) else []
@@ -93,10 +111,26 @@ def axis_of_numbers(kind: Any) -> Any:
             return ranges[keys[0]].validate_python(value)[keys[0]]
         what = f"found a mapping of {', '.join(keys)}" if isinstance(value, dict) else found(value)
         near = next(filter(None, (nearest(key, ranges) for key in keys)), None)
-        allowed = "numbers in a list, {linspace: [first, last, count]} or {logspace: [first, last, count]}"
+        allowed = (
+            "numbers in a list, {linspace: [first, last, count]} or {logspace: [first, last, count]}, "
+            "or to draw from {uniform: [first, last]} or {log_uniform: [first, last]}"
+        )
         raise _refusal(f"{what}; allowed: {allowed}{did_you_mean(near)}")
 
     return Annotated[tuple[kind, ...], WrapValidator(check)]
+
+
+def _span(log: bool, end: Any) -> TypeAdapter[dict[str, Span]]:
+    """{form: [first, last]}, which becomes {form: Span}."""
+    two = _allowed("[first, last]", lambda value: isinstance(value, list | tuple) and len(value) == 2)
+
+    def between(ends: tuple[float, float]) -> Span:
+        if not ends[0] < ends[1]:
+            raise _refusal(f"found {ends[0]} and {ends[1]}; allowed: a first number below the last")
+        return Span(*ends, log)
+
+    kind: Any = dict[str, Annotated[tuple[end, end], two, AfterValidator(between)]]
+    return TypeAdapter(kind)
 
 
 def _range(spacing: Callable[..., np.ndarray], end: Any) -> TypeAdapter[dict[str, tuple[float, ...]]]:

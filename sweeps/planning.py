@@ -7,6 +7,7 @@ import math
 import jax
 
 from sweeps.engine import Sweep
+from sweeps.kinds import Span
 from sweeps.runtime import duration, readable
 from sweeps.spec import Spec
 
@@ -25,7 +26,8 @@ def lines(spec: Spec, batch: int | None) -> list[str]:
     dims = " x ".join(f"{dim} {length}" for dim, length in zip(sweep.design.dims, sweep.design.shape, strict=True))
     block = math.prod(sweep.block_shape())
     blocks = math.ceil(points / block)
-    kinds = math.prod(len(values) for name, values in spec.sweep.items() if name in ("coupling", "boundary"))
+    static = [axis for name, axis in spec.sweep.items() if name in ("coupling", "boundary") and not isinstance(axis, Span)]
+    kinds = math.prod(len(set(names)) for names in static)
     batches = blocks * kinds * math.ceil(block / (kinds * size))
     return [
         f"points      {points} ({dims})",

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from typing import Any, get_args
 
+from sweeps.kinds import Span
 from sweeps.problems import Finding, KeyPath
-from sweeps.schema import NUMBERS, Coupling, Spec
+from sweeps.schema import DRAWN, NUMBERS, Coupling, Spec
 
 MAX_POINTS = 100_000_000
 
@@ -19,6 +22,7 @@ def broken_rules(spec: Spec) -> Iterator[Finding]:
         _what_is_missing,
         _what_is_given_twice,
         _what_has_no_effect,
+        _what_is_drawn,
         _what_is_too_large_or_uneven,
         _what_is_repeated,
         _which_bounds_cross,
@@ -29,9 +33,10 @@ def broken_rules(spec: Spec) -> Iterator[Finding]:
 
 
 def _values(spec: Spec, name: str) -> tuple[Any, ...]:
-    """The values that `name` takes: swept, or the fixed one, or () where the library's default holds."""
+    """The values that `name` takes: swept (of a span its ends), or the fixed one, or () where the library's default holds."""
     fixed = spec.parameters.get(name) if name in NUMBERS else getattr(spec.model, name)
-    return spec.sweep.get(name, () if fixed is None else (fixed,))
+    values = spec.sweep.get(name, () if fixed is None else (fixed,))
+    return (values.first, values.last) if isinstance(values, Span) else values
 
 
 def _place(spec: Spec, name: str) -> KeyPath:
@@ -81,8 +86,34 @@ def _what_has_no_effect(spec: Spec) -> Iterator[Finding]:
             yield Finding(_place(spec, name), message, {*sides})
 
 
+def _what_is_drawn(spec: Spec) -> Iterator[Finding]:
+    if spec.sampling not in DRAWN:
+        drawing = f"allowed with sampling {', '.join(DRAWN[:-1])} or {DRAWN[-1]}"
+        for name in ("points", "seed"):
+            if name in spec.model_fields_set:
+                yield Finding((name,), f"found with sampling {spec.sampling}; {drawing}", {"sampling"})
+        for name, axis in spec.sweep.items():
+            if isinstance(axis, Span):
+                message = f"found a span to draw from; {drawing}, with {spec.sampling} a list, linspace or logspace"
+                yield Finding(("sweep", name), message, {"sampling"})
+    elif spec.sampling == "saltelli" and find_spec("SALib") is None:
+        install = f"{sys.executable} -m pip install 'mfg-jax[sensitivity]'"
+        yield Finding(("sampling",), f"found saltelli, which needs the package SALib; install it with: {install}", {"sampling"})
+    elif spec.points is None:
+        yield Finding(("points",), f"missing; allowed with sampling {spec.sampling}: how many to draw", {"points", "sampling"})
+    elif spec.sampling in ("sobol", "saltelli") and spec.points.bit_count() != 1:
+        near = 2 ** (spec.points.bit_length() - 1)
+        message = f"found {spec.points}; allowed with sampling {spec.sampling}: a power of 2, such as {near} or {2 * near}"
+        yield Finding(("points",), message, {"sampling"})
+
+
 def _what_is_too_large_or_uneven(spec: Spec) -> Iterator[Finding]:
-    lengths = [len(values) for values in spec.sweep.values()]
+    if spec.sampling in DRAWN:
+        points = (spec.points or 0) * spec.games_a_point
+        if points > MAX_POINTS:
+            yield Finding(("points",), f"they make {points} games; allowed: at most {MAX_POINTS}", {"sampling"})
+        return
+    lengths = [len(_values(spec, name)) for name in spec.sweep]
     points = math.prod(lengths)
     if spec.sampling == "grid" and points > MAX_POINTS:
         message = f"found {' x '.join(map(str, lengths))} = {points} points; allowed: at most {MAX_POINTS}"
@@ -100,7 +131,7 @@ def _what_is_repeated(spec: Spec) -> Iterator[Finding]:
     if spec.sampling == "zip":
         return  # its axes are columns of a table: only a whole row makes a point
     for name, values in spec.sweep.items():
-        if (index := _first_repeat(values)) is not None:
+        if not isinstance(values, Span) and (index := _first_repeat(values)) is not None:
             message = f"found {values[index]} again; allowed: each value once on an axis"
             yield Finding(("sweep", name, index), message, {"sampling"})
 
@@ -126,9 +157,11 @@ def _which_crowd_is_off_the_lattice(spec: Spec) -> Iterator[Finding]:
     x_max = spec.model.x_max
     if spec.initial.kind != "point":
         return
+    drawn = isinstance(spec.sweep.get("crowd_mean"), Span)
     for mean in _values(spec, "crowd_mean"):
-        if not mean.is_integer() or abs(mean) > x_max:
-            message = f"found {mean}; allowed with initial kind point: whole numbers from {-x_max} to {x_max}"
+        if drawn or not mean.is_integer() or abs(mean) > x_max:
+            what = "a span to draw from" if drawn else mean
+            message = f"found {what}; allowed with initial kind point: whole numbers from {-x_max} to {x_max}"
             yield Finding(_place(spec, "crowd_mean"), message, {"kind", "x_max"})
             return
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sweeps.spec import Spec
+from sweeps.kinds import Span
+from sweeps.schema import DRAWN, Spec
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +37,46 @@ class Design:
 
 
 def design(spec: Spec) -> Design:
-    """The points that `spec` asks for: with sampling grid every combination, with zip one for each row of values."""
-    zipped = spec.sampling == "zip"
-    coords = {name: (("point" if zipped else name,), np.asarray(values)) for name, values in spec.sweep.items()}
+    """The points that `spec` asks for: with sampling grid every combination, with zip one for each row of values, and with the
+    others as many as they draw (saltelli: by SALib, of the extra `sensitivity`).
+    """
+    if spec.sampling in DRAWN:
+        shares = _shares(spec).T
+        columns = {name: _drawn(axis, along) for (name, axis), along in zip(spec.sweep.items(), shares, strict=True)}
+    else:
+        columns = {name: np.asarray(values) for name, values in spec.sweep.items()}
+    coords = {name: ((name if spec.sampling == "grid" else "point",), values) for name, values in columns.items()}
     lengths = {dim: values.size for (dim,), values in coords.values()}
     return Design(tuple(lengths), tuple(lengths.values()), coords)
+
+
+def _drawn(axis: Span | tuple[float, ...] | tuple[str, ...], shares: np.ndarray) -> np.ndarray:
+    """What lies at `shares` (0 to 1) of the way along an axis; each of listed values has an equal part of it."""
+    if isinstance(axis, Span):
+        return axis.at(shares)
+    listed = np.asarray(axis)
+    return listed[np.minimum((shares * listed.size).astype(int), listed.size - 1)]
+
+
+def _shares(spec: Spec) -> np.ndarray:
+    """Points of the unit cube [point, axis]."""
+    from scipy.stats import qmc  # half a second, for those who draw only
+
+    axes, points = len(spec.sweep), spec.points or 0
+    rng = np.random.default_rng(spec.seed)
+    match spec.sampling:
+        case "latin_hypercube":
+            return qmc.LatinHypercube(axes, rng=rng).random(points)
+        case "sobol":
+            return qmc.Sobol(axes, rng=rng).random(points)
+        case "saltelli":
+            from SALib.sample import sobol
+
+            return sobol.sample(unit_cube(spec), points, calc_second_order=False, seed=spec.seed)
+        case _:
+            return rng.random((points, axes))
+
+
+def unit_cube(spec: Spec) -> dict[str, object]:
+    """What SALib calls the problem: the names of the axes, and how far along them points may lie."""
+    return {"num_vars": len(spec.sweep), "names": list(spec.sweep), "bounds": [[0.0, 1.0]] * len(spec.sweep)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, PlainValidator, create_model
@@ -14,6 +15,7 @@ from sweeps.kinds import (
     LowerBound,
     NonNegative,
     Positive,
+    Span,
     Text,
     Truth,
     UpperBound,
@@ -27,7 +29,9 @@ from sweeps.kinds import (
 
 Coupling = Literal["relative", "elastic", "market_share", "none"]
 Boundary = Literal["reflecting", "absorbing"]
-Sampling = Literal["grid", "zip"]
+Sampling = Literal["grid", "zip", "random", "latin_hypercube", "sobol", "saltelli"]
+DRAWN = ("random", "latin_hypercube", "sobol", "saltelli")
+"""Samplings that draw `points` from the axes: all but those that take the values as they are written."""
 InitialKind = Literal["normal", "point", "uniform", "weights"]
 ScalarMetric = Literal[
     "mean_spread",
@@ -130,8 +134,8 @@ def _as_written(section: type[_Section]) -> PlainValidator:
     """What `section` allows, as a dict of the names that were given, in their order; a null is a name not given."""
 
     def check(given: Any) -> dict[str, Any]:
-        checked = section.model_validate(given).model_dump(exclude_none=True)
-        return {name: checked[name] for name in given if name in checked}
+        checked = section.model_validate(given)
+        return {name: value for name in given if (value := getattr(checked, name)) is not None}
 
     return PlainValidator(check)
 
@@ -152,14 +156,16 @@ SweepSection = _section(
 class Spec(_Section):
     """A whole grid file. `load_spec` makes one; a Spec made directly skips the rules that tie several keys together.
 
-    `parameters` holds only what the file fixes: defaults belong to the library. `sweep` holds each axis written out, in
-    the order of the file; where it names `coupling` or `boundary`, that overrides `model`.
+    `parameters` holds only what the file fixes: defaults belong to the library. `sweep` holds each axis written out, or the
+    span that numbers are drawn from, in the order of the file; where it names `coupling` or `boundary`, that overrides `model`.
     """
 
     model: ModelSection = ModelSection()
     parameters: Annotated[dict[str, float], _as_written(ParametersSection)] = {}
-    sweep: Annotated[dict[str, tuple[float, ...] | tuple[str, ...]], _as_written(SweepSection)] = {}
+    sweep: Annotated[dict[str, tuple[float, ...] | tuple[str, ...] | Span], _as_written(SweepSection)] = {}
     sampling: Sampling = "grid"
+    points: Annotated[int, whole(1, 100_000_000)] | None = None
+    seed: Annotated[int, whole(0, 2**32 - 1)] = 0
     initial: InitialSection = InitialSection()
     outputs: OutputsSection = OutputsSection()
     solver: SolverSection = SolverSection()
@@ -172,12 +178,19 @@ class Spec(_Section):
         """Whether the certificates that cost further solves are computed: a time_tolerance needs one of them."""
         return self.outputs.certify == "full" or self.model.n_steps == "auto" or self.model.time_tolerance is not None
 
+    @property
+    def games_a_point(self) -> int:
+        """Of a Saltelli design each point is a block of games: two, and for each axis the first with the second's value on it."""
+        return len(self.sweep) + 2 if self.sampling == "saltelli" else 1
+
     def canonical(self) -> dict[str, Any]:
         """Everything that decides the results, defaults included, `store` not: equal for two files that mean the same.
 
         JSON-able; infinities are "inf" and "-inf". `sweep_order` stands on its own because JSON objects have no order.
         """
-        fields = self.model_dump(exclude={"store"})
+        without_effect = set() if self.sampling in DRAWN else {"points", "seed"}
+        fields = self.model_dump(exclude={"store", "sweep"} | without_effect)
+        fields["sweep"] = {name: asdict(axis) if isinstance(axis, Span) else axis for name, axis in self.sweep.items()}
         fields["model"] = {key: value for key, value in fields["model"].items() if key not in self.sweep}
         fields["parameters"] = dict(sorted(self.parameters.items()))
         fields["sweep_order"] = tuple(self.sweep)

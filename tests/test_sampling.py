@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeps.sampling import Design, design
-from sweeps.schema import Sampling, Spec
+from sweeps.schema import DRAWN, Sampling, Spec
 
 NAMES = ("A", "k", "gamma", "horizon")
 AXES = st.dictionaries(
@@ -22,8 +22,8 @@ Sweep = Mapping[str, Sequence[Any]]
 COUPLINGS = ("relative", "elastic", "market_share", "none")
 
 
-def make(sweep: Sweep, sampling: Sampling = "grid") -> Design:
-    return design(Spec.model_validate({"sweep": sweep, "sampling": sampling}))
+def make(sweep: Sweep, sampling: Sampling = "grid", **drawn: int) -> Design:
+    return design(Spec.model_validate({"sweep": sweep, "sampling": sampling, **drawn}))
 
 
 @st.composite
@@ -91,3 +91,43 @@ def test_a_hundred_million_points_are_not_written_out():
 def test_points_that_are_not_there(start: int, stop: int, sampling: Sampling):
     with pytest.raises(ValueError, match="out of bounds"):
         make({"k": (1.0, 2.0)}, sampling).columns(start, stop)
+
+
+SPANS = {"A": {"uniform": [5, 50]}, "gamma": {"log_uniform": [0.01, 1]}, "k": [1.0, 2.0], "coupling": ["relative", "none"]}
+
+
+@pytest.mark.parametrize("sampling", DRAWN)
+def test_drawn_points_lie_in_their_spans_and_hang_on_the_seed(sampling: Sampling):
+    points, again, others = (make(SPANS, sampling, points=64, seed=seed) for seed in (1, 1, 2))
+    assert points.dims == ("point",)
+    assert points.shape == (64 * (6 if sampling == "saltelli" else 1),)
+    for name, (dims, values) in points.coords.items():
+        assert dims == ("point",)
+        np.testing.assert_array_equal(values, again.coords[name][1])
+    assert not np.array_equal(points.coords["A"][1], others.coords["A"][1])
+    columns = points.columns(0, len(points))
+    assert columns["A"].min() >= 5
+    assert columns["A"].max() <= 50
+    assert columns["gamma"].min() >= 0.01
+    assert columns["gamma"].max() <= 1
+    assert set(columns["k"]) == {1.0, 2.0}
+    assert set(columns["coupling"]) == {"relative", "none"}
+
+
+@pytest.mark.parametrize("sampling", ["latin_hypercube", "sobol"])
+def test_one_point_lies_in_each_part_of_an_axis(sampling: Sampling):
+    columns = make(SPANS, sampling, points=32).columns(0, 32)
+    along = (columns["A"] - 5) / 45, np.log(columns["gamma"] / 0.01) / np.log(100)
+    for shares in along:
+        np.testing.assert_array_equal(np.sort(np.floor(32 * shares)), np.arange(32))
+    assert sorted(columns["k"]) == [1.0] * 16 + [2.0] * 16
+    assert sorted(columns["coupling"]) == ["none"] * 16 + ["relative"] * 16
+
+
+def test_a_saltelli_block_is_two_points_and_the_first_with_each_value_of_the_second():
+    columns = make(SPANS, "saltelli", points=8).columns(0, 48)
+    for block in range(8):
+        rows = [tuple(column[6 * block + i] for column in columns.values()) for i in range(6)]
+        first, *mixed, second = rows
+        for axis, row in enumerate(mixed):
+            assert row == (*first[:axis], second[axis], *first[axis + 1 :])

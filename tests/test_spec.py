@@ -110,7 +110,7 @@ BAD: dict[str, tuple[str, list[tuple[int, str, str]]]] = {
         "parameters: {A: 1, k: 1, eta: 0, gamma: 0}\nsweep:\n  coupling: [none,\n    market-share]\n",
         [(4, "sweep.coupling[1]", "did you mean `market_share`?")],
     ),
-    "unknown sampling": (with_line("sampling: zipped"), [(5, "sampling", "allowed: grid, zip; did you mean `zip`?")]),
+    "unknown sampling": (with_line("sampling: zipped"), [(5, "sampling", "saltelli; did you mean `zip`?")]),
     "unknown gradient": (
         with_line("outputs:\n  gradients:\n  - mean_spread\n  - mean_sprd"),
         [(8, "outputs.gradients[1]", "did you mean `mean_spread`?")],
@@ -287,6 +287,37 @@ BAD: dict[str, tuple[str, list[tuple[int, str, str]]]] = {
         with_line("  horizon: {linspace: [1, 2, 10000]}\n  k0: {linspace: [1, 2, 10000]}"),
         [(3, "sweep", "found 2 x 10000 x 10000 = 200000000 points; allowed: at most 100000000")],
     ),
+    "a span on a grid": (
+        with_line("  horizon: {uniform: [1, 2]}"),
+        [(5, "sweep.horizon", "found a span to draw from; allowed with sampling random, latin_hypercube, sobol or saltelli")],
+    ),
+    "a span from high to low": (
+        with_line("  horizon: {log_uniform: [2, 1]}\nsampling: random\npoints: 3"),
+        [(5, "sweep.horizon.log_uniform", "found 2.0 and 1.0; allowed: a first number below the last")],
+    ),
+    "a span of three": (
+        with_line("  horizon: {uniform: [1, 2, 3]}\nsampling: random\npoints: 3"),
+        [(5, "sweep.horizon.uniform", "found a list of 3; allowed: [first, last]")],
+    ),
+    "a span of what cannot be": (
+        with_line("  horizon: {uniform: [0, 1]}\nsampling: random\npoints: 3"),
+        [(5, "sweep.horizon.uniform[0]", "found 0")],
+    ),
+    "points on a grid": (with_line("points: 3"), [(5, "points", "found with sampling grid; allowed with sampling random")]),
+    "a seed with zip": (with_line("seed: 3\nsampling: zip"), [(5, "seed", "found with sampling zip")]),
+    "how many to draw": (with_line("sampling: random"), [(1, "points", "missing; allowed with sampling random: how many to draw")]),
+    "no power of two": (
+        with_line("sampling: sobol\npoints: 1000"),
+        [(6, "points", "found 1000; allowed with sampling sobol: a power of 2, such as 512 or 1024")],
+    ),
+    "too many drawn": (
+        with_line("sampling: saltelli\npoints: 67108864"),
+        [(6, "points", "they make 201326592 games; allowed: at most 100000000")],
+    ),
+    "a drawn crowd off the lattice": (
+        with_line("  crowd_mean: {uniform: [1, 2]}\ninitial: {kind: point}\nsampling: random\npoints: 3"),
+        [(5, "sweep.crowd_mean", "found a span to draw from; allowed with initial kind point: whole numbers")],
+    ),
     "zip of unequal lengths": (
         with_line("  horizon: [1, 2, 3]\nsampling: zip"),
         [(3, "sweep", "found axes of lengths gamma 2, horizon 3; allowed with sampling zip: equal lengths")],
@@ -457,7 +488,7 @@ def test_whole_line(load, tmp_path: Path):
 
 def test_long_and_odd_texts_stay_short(load):
     (long,) = problems(load, with_line(f"sampling: {'x' * 1000}"))
-    assert len(long[2]) < 120
+    assert len(long[2]) < 150
     (odd,) = problems(load, with_line('"odd\\nkey": 1'))
     assert odd[1] == r"'odd\nkey'"
 
@@ -679,3 +710,17 @@ README = Path(__file__).parents[1] / "README.md"
 def test_the_grid_files_of_the_readme(tmp_path: Path, block: str):
     (tmp_path / "grid.yaml").write_text(block)
     assert load_spec(tmp_path / "grid.yaml").sweep
+
+
+def test_a_saltelli_design_without_its_package(load, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "SALib", None)
+    ((line, key, message),) = problems(load, with_line("sampling: saltelli\npoints: 8"))
+    assert (line, key) == (5, "sampling")
+    assert message.startswith("found saltelli, which needs the package SALib; install it with: ")
+
+
+def test_spans_are_part_of_the_canonical_spec(load):
+    drawn = GOOD.replace("sweep:", "sampling: random\npoints: 4\nsweep:") + "  k0: {log_uniform: [0.1, 1]}\n"
+    assert load(drawn).canonical()["sweep"]["k0"] == {"first": 0.1, "last": 1.0, "log": True}
+    assert load(drawn).hash() != load(drawn.replace("0.1, 1]", "0.2, 1]")).hash()
+    assert load(drawn).hash() != load(drawn + "seed: 3\n").hash()
