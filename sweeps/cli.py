@@ -222,6 +222,49 @@ def export(
 
 
 @app.command()
+def calibrate(
+    data: Annotated[
+        Path, typer.Argument(metavar="TRADES", help="A CSV or Parquet file of trades with quotes, or of fills by offset.")
+    ],
+    columns: Annotated[str, typer.Option(help="What the file calls its columns: time_ns=ts,price=px,… where it differs.")] = "",
+    tick: Annotated[float | None, typer.Option(help="Distance of neighbouring prices; the smallest one met by default.")] = None,
+    window: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="From and to how many ticks from the mid; the ten from the touch on by default."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="A folder for the report, its plot and the block.")] = None,
+) -> None:
+    """Tell A and k of each side from trades, with intervals, and how far they can be trusted."""
+    from mfg_jax.flow import FlowError
+    from sweeps import calibration, trades
+
+    try:
+        renamed = _renamed(columns)
+        if tick is not None and not 0 < tick < float("inf"):
+            raise _fail(f"--tick: found {tick:g}; allowed: a finite number > 0")
+        if window is not None and not window[0] < window[1]:
+            raise _fail(f"--window: found {window[0]:g} to {window[1]:g}; allowed: a first offset below the second")
+        read = trades.read(data, renamed, tick)
+        found = calibration.calibrate_market(read, window) if isinstance(read, trades.Market) else calibration.calibrate_fills(read)
+        typer.echo(calibration.report(found))
+        written = calibration.write(found, output) if output else []
+    except (trades.TradesError, FlowError, OSError) as error:
+        raise _fail(error if isinstance(error, trades.TradesError) else f"{data}: {error}") from None
+    except ImportError:
+        raise _fail(f"the plot needs matplotlib; install it with: {sys.executable} -m pip install 'mfg-jax[viz]'") from None
+    for path in written:
+        typer.echo(f"wrote {path}")
+
+
+def _renamed(columns: str) -> dict[str, str]:
+    """From NAME=THEIRS,… to {NAME: THEIRS}."""
+    pairs = [pair.split("=") for pair in columns.split(",") if pair]
+    if any(len(pair) != 2 or not all(pair) for pair in pairs):
+        raise _fail(f"--columns: found {columns!r}; allowed: NAME=THEIRS,NAME=THEIRS,…")
+    return {here: there for here, there in pairs}
+
+
+@app.command()
 def doctor() -> None:
     """Say what this installation is and can do, and check it on a game whose solution is known."""
     from sweeps import diagnosis, runtime
