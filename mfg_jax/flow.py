@@ -17,6 +17,7 @@ from scipy import optimize, stats
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
+FEWEST_ORDERS = 20
 SAMPLES = 100
 """From the fitted law, to tell what distance is usual."""
 
@@ -80,7 +81,7 @@ def fit_orders(orders: Orders, window: tuple[float, float], blocks: int = 50, se
         seed: of the resampling.
 
     Raises:
-        FlowError: no order ends within the window.
+        FlowError: too few orders reach the window, none ends in it, or all end at its start.
     """
     low, high = window
     reached = orders.depths >= low
@@ -91,6 +92,8 @@ def fit_orders(orders: Orders, window: tuple[float, float], blocks: int = 50, se
     if not ended.any() or not reach.any():
         where = f"between {low:g} and {high:g} from the mid"
         raise FlowError(f"no orders end {where}, or all at its start; allowed: a window in which they end at several prices")
+    if excess.size < FEWEST_ORDERS:
+        raise FlowError(f"{excess.size} orders reach {low:g} from the mid; allowed: at least {FEWEST_ORDERS}, to resample them")
     rng = np.random.default_rng(seed)
     draws = rng.multinomial(blocks, np.full(blocks, 1 / blocks), size=RESAMPLES)
     arrived, endings, reaches = np.concatenate([sums.sum(axis=0)[None], draws @ sums]).T

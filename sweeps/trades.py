@@ -138,17 +138,16 @@ def _market(path: Path, table: pd.DataFrame, tick: float | None) -> Market:
 
 def _seconds(path: Path, table: pd.DataFrame, clock: str) -> np.ndarray:
     """From the first row on: nanoseconds since 1970 do not fit a float."""
-    numbers = pd.to_numeric(table[clock], errors="coerce")
-    numbers = numbers.where(np.isfinite(numbers))
-    stamps = pd.to_datetime(table[clock], errors="coerce", utc=True, format="ISO8601") if numbers.isna().all() else None
-    unknown = np.asarray(numbers.isna() if stamps is None else stamps.isna())
+    numbers = pd.Series(pd.to_numeric(table[clock], errors="coerce"))
+    as_text = bool(numbers.isna().all())
+    stamps = pd.Series(pd.to_datetime(table[clock], errors="coerce", utc=True, format="ISO8601")) if as_text else numbers
+    unknown = np.asarray(stamps.isna() | np.isin(numbers, (-np.inf, np.inf)))
     if unknown.any():
         row = int(np.argmax(unknown))
         allowed = "a number, or a time such as 2026-01-31T09:00:00.5"
         raise TradesError(f"{path}: {clock}: found {brief(str(table[clock].iloc[row]))} in row {row + 1}; allowed: {allowed}")
-    if stamps is None:
-        return SECONDS[clock] * np.asarray(numbers - numbers.iloc[0], dtype=float)
-    return np.asarray((stamps - stamps.iloc[0]).dt.total_seconds())
+    elapsed = stamps - stamps.iloc[0]
+    return np.asarray(elapsed.dt.total_seconds()) if as_text else SECONDS[clock] * np.asarray(elapsed, dtype=float)
 
 
 def _sides(path: Path, table: pd.DataFrame) -> np.ndarray:

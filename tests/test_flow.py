@@ -98,6 +98,11 @@ def test_orders_that_tell_nothing(depths: list[float], window: tuple[float, floa
         fit_orders(Orders(np.arange(len(depths), dtype=float), np.array(depths), 10.0, 1.0), window)
 
 
+def test_too_few_orders():
+    with pytest.raises(FlowError, match="3 orders reach 0.5 from the mid; allowed: at least 20"):
+        fit_orders(Orders(np.arange(3.0), np.array([0.5, 1.5, 0.5]), 10.0, 1.0), (0.5, math.inf))
+
+
 def test_least_squares_needs_two_offsets():
     with pytest.raises(FlowError, match="fewer than two offsets"):
         least_squares(Orders(np.arange(3.0), np.full(3, 0.5), 10.0, 1.0), (0.5, 5.5))

@@ -53,9 +53,7 @@ def test_a_tick_that_is_given(file: Path):
 def test_times_in_any_unit(file: Path, clock: str):
     table = pd.read_csv(file)
     if clock == "text":
-        table["time"] = (pd.Timestamp("2026-01-31T09:00:00Z") + pd.to_timedelta(table.time, unit="s")).dt.strftime(
-            "%Y-%m-%dT%H:%M:%S.%f"
-        )
+        table["time"] = [f"2026-01-31T09:00:{second:04.1f}+00:00" for second in table.time]
     else:
         start = 0.0 if clock == "time" else 1_700_000_000 / trades.SECONDS[clock]
         table[clock] = (start + table.pop("time") / trades.SECONDS[clock]).astype("float64" if clock == "time" else "int64")
