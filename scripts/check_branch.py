@@ -30,7 +30,7 @@ from mfg_jax.equilibrium import CERTAIN_EXPANSION, COARSE_SCHEME, COARSE_STEPS, 
 from mfg_jax.game import in_the_box, lay_out, residual_tolerance  # noqa: E402
 from mfg_jax.parameters import as_scalars, order_flow  # noqa: E402
 
-EDGES = (0.0, 0.5, 0.8, CERTAIN_EXPANSION, 1.1, 1.5, 2.5, np.inf)
+EDGES = (0.0, 0.5, 0.8, CERTAIN_EXPANSION, 1.0, 1.1, 1.5, 2.5, np.inf)
 HEADER = (
     "| largest ratio met on the way | converged from a cold start | path arrived | at another equilibrium |\n" + "|---" * 4 + "|"
 )
