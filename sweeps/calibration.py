@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mfg_jax.flow import Fit, Flow, FlowError, Interval, Orders, fit_fills, fit_orders, least_squares
+from sweeps import markdown
 from sweeps.trades import Fills, Market
 
 FIRST_OFFSETS = (0, 1)
@@ -121,13 +122,13 @@ def report(calibration: Calibration) -> str:
         "# Order flow",
         "\n".join(f"- {fact}" for fact in calibration.facts),
         f"Rate of fills at an offset: A·exp(−k·offset), A per {time}, k per {price}, with 95 % intervals.",
-        _table(("side", "A", "k", "fills"), _chosen(calibration)),
+        markdown.table(("side", "A", "k", "fills"), _chosen(calibration)),
     ]
     if calibration.rows:
         parts += [
             "## What the window does to it",
             EXPLANATION,
-            _table(
+            markdown.table(
                 ("side", "from", "to", "A", "k", "A least squares", "k least squares", "orders", "dispersion", "misfit", "usual"),
                 _windows(calibration),
             ),
@@ -159,11 +160,6 @@ def _windows(calibration: Calibration) -> Iterator[tuple[str, ...]]:
 
 def _with_interval(number: Interval) -> str:
     return f"{number.value:.4g} ({number.low:.4g} to {number.high:.4g})"
-
-
-def _table(header: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
-    lines = [header, ("---",) * len(header), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def write(calibration: Calibration, folder: Path) -> list[Path]:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -34,6 +34,7 @@ class Device(StrEnum):
     GPU = "gpu"
 
 
+TableKind = Literal["csv", "parquet"]
 Grid = Annotated[Path, typer.Argument(metavar="GRID.yaml", help="The grid file; configs/ has examples that explain it.")]
 StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="A zarr store made by `mfgsweep run`.")]
 Batch = Annotated[str, typer.Option(help="Games solved at once; auto fits them into the memory that is free.")]
@@ -252,6 +253,36 @@ def calibrate(
         raise _fail(error if isinstance(error, trades.TradesError) else f"{data}: {error}") from None
     except ImportError:
         raise _fail(f"the plot needs matplotlib; install it with: {sys.executable} -m pip install 'mfg-jax[viz]'") from None
+    for path in written:
+        typer.echo(f"wrote {path}")
+
+
+@app.command()
+def sensitivity(
+    store: StorePath,
+    metrics: Annotated[str, typer.Option(help="Which scalars: mean_spread,peak_variance,…; by default the usual ones.")] = "",
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="A folder for the report, its tables and plots.")] = None,
+    tables: Annotated[TableKind, typer.Option(help="What the tables in that folder are written as.")] = "csv",
+) -> None:
+    """Tell which parameter moves what: elasticities from stored derivatives, Sobol indices of a Saltelli design."""
+    from sweeps import study
+    from sweeps.dataset import open_store
+    from sweeps.sensitivity import SensitivityError
+    from sweeps.store import StoreError, open_existing
+
+    try:
+        open_existing(store)
+        with open_store(store) as dataset:
+            found = study.study(dataset, [name for name in metrics.split(",") if name])
+        typer.echo(study.report(found))
+        written = study.write(found, output, tables) if output else []
+    except SensitivityError as error:
+        raise _fail(f"{store}: {error}") from None
+    except (StoreError, OSError) as error:
+        raise _fail(error) from None
+    except ImportError as error:
+        packages = "sensitivity,viz,export"
+        raise _fail(f"{error.name} is missing; install it with: {sys.executable} -m pip install 'mfg-jax[{packages}]'") from None
     for path in written:
         typer.echo(f"wrote {path}")
 
