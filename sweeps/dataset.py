@@ -135,25 +135,37 @@ SURFACES = _table(
     """,
 )
 
+COMPETITION = tuple(
+    Variable(f"competition_{of.name}", (), of.units, f"what competition does: {of.name} less that of the same makers without it")
+    for of in SCALARS
+)
+
 STATUS = Variable("status", (), "1", "how the game ended")
 
 
 def variables(spec: Spec) -> Iterator[Variable]:
     """What a sweep stores, `status` excepted."""
+    yield from variables_of_one_equilibrium(spec)
+    if spec.outputs.equilibria:
+        yield EQUILIBRIA
+    if spec.outputs.baseline:
+        yield from COMPETITION
+    scalars = {variable.name: variable for variable in SCALARS}
+    for name in spec.outputs.gradients:
+        of = scalars[name]
+        yield Variable(f"d_{name}", ("parameter",), f"{of.units} per unit of parameter", f"derivative of {name}")
+
+
+def variables_of_one_equilibrium(spec: Spec) -> Iterator[Variable]:
+    """Those that need no derivative and no other game."""
     yield from CERTIFICATES
     if spec.certify_fully:
         yield from FULL_CERTIFICATES
-    if spec.outputs.equilibria:
-        yield EQUILIBRIA
     yield from SCALARS
     if spec.outputs.paths:
         yield from PATHS
     if spec.outputs.surfaces:
         yield from SURFACES
-    scalars = {variable.name: variable for variable in SCALARS}
-    for name in spec.outputs.gradients:
-        of = scalars[name]
-        yield Variable(f"d_{name}", ("parameter",), f"{of.units} per unit of parameter", f"derivative of {name}")
 
 
 def open_store(path: str | Path) -> xr.Dataset:

@@ -33,8 +33,9 @@ from mfg_jax.equilibrium import (
 )
 from mfg_jax.lattice import inventories
 from sweeps import runtime, store
-from sweeps.dataset import EQUILIBRIA, STATUSES, variables
+from sweeps.dataset import COMPETITION, EQUILIBRIA, SCALARS, STATUSES, variables, variables_of_one_equilibrium
 from sweeps.sampling import Design, design
+from sweeps.schema import OutputsSection
 from sweeps.spec import Spec
 
 SolveOne = Callable[[mfg.Parameters], dict[str, jax.Array]]
@@ -98,6 +99,8 @@ class Sweep:
         self.design: Design = design(spec)
         self._programs: dict[tuple[mfg.Model, Way], Program] = {}
         self._compiling = threading.Lock()
+        scalars_only = spec.model_copy(update={"outputs": OutputsSection(paths=False)})
+        self._without_competition = Sweep(scalars_only) if spec.outputs.baseline else None
 
     @cached_property
     def parameter_names(self) -> tuple[str, ...]:
@@ -190,6 +193,9 @@ class Sweep:
         results = self._solve_to_tolerance(kind, columns, batch)
         if self.spec.outputs.equilibria:
             results[EQUILIBRIA.name] = self._count_equilibria(kind, columns)
+        if self._without_competition is not None:
+            without = self._without_competition._solve_to_tolerance(("none", kind[1]), columns, batch)
+            results |= _effect_of_competition(results, without)
         return Solved(games, results)
 
     def _solve_to_tolerance(self, kind: tuple[str, str], columns: Mapping[str, np.ndarray], batch: int) -> dict[str, np.ndarray]:
@@ -268,6 +274,15 @@ def _chosen(columns: Mapping[str, np.ndarray], games: np.ndarray) -> dict[str, n
     return {name: values[games] for name, values in columns.items()}
 
 
+def _effect_of_competition(results: Mapping[str, np.ndarray], without: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Every scalar less that of the same makers without competition; NaN where either game did not converge."""
+    converged = (results["status"] == mfg.Status.CONVERGED) & (without["status"] == mfg.Status.CONVERGED)
+    return {
+        effect.name: np.where(converged, results[scalar.name] - without[scalar.name], np.nan)
+        for effect, scalar in zip(COMPETITION, SCALARS, strict=True)
+    }
+
+
 def _one_by_one(solve_one: SolveOne) -> Program:
     """Solves the first `count` games, one after the other, and spends no time on those that fill up the batch."""
     solve_one = jax.jit(solve_one)  # traced once for its shapes and its use
@@ -343,10 +358,9 @@ def _stored(spec: Spec, equilibrium: mfg.Equilibrium, metrics: mfg.Metrics, thin
         return getattr(equilibrium, name) if hasattr(equilibrium, name) else getattr(metrics, name)
 
     stored = {"status": of_game("status")}
-    for variable in variables(spec):
-        if variable.dims != ("parameter",) and variable != EQUILIBRIA:
-            numbers = of_game(variable.name)
-            stored[variable.name] = numbers[::thinning] if "time" in variable.dims else numbers
+    for variable in variables_of_one_equilibrium(spec):
+        numbers = of_game(variable.name)
+        stored[variable.name] = numbers[::thinning] if "time" in variable.dims else numbers
     # every certificate of numbers that mean nothing is missing, this truth value too
     stored["monotone"] = jnp.where(jnp.isnan(stored["min_density"]), jnp.nan, stored["monotone"].astype(float))
     if spec.outputs.surfaces:

@@ -100,6 +100,7 @@ class OutputsSection(_Section):
     gradients: Annotated[tuple[ScalarMetric, ...], list_of("scalar metrics")] = ()
     certify: Literal["basic", "full"] = "basic"
     equilibria: Truth = False
+    baseline: Truth = False
     dtype: Literal["float64", "float32"] = "float64"
 
 

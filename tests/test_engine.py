@@ -20,7 +20,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 import mfg_jax as mfg
 from sweeps import engine, runtime, store
-from sweeps.dataset import STATUSES, open_store
+from sweeps.dataset import SCALARS, STATUSES, open_store
 from sweeps.engine import Interrupted, Progress, Sweep
 from sweeps.schema import Spec
 from sweeps.store import StoreError
@@ -263,6 +263,32 @@ class TestAgainstTheLibrary:
 
 
 # batches
+
+
+class TestBaseline:
+    def test_what_competition_does(self, tmp_path: Path):
+        sweep = {"coupling": ["elastic", "none"], "boundary": ["reflecting", "absorbing"], "gamma": [0.05, 0.4]}
+        spec = make(PLAIN, sweep=sweep, outputs={"paths": False, "baseline": True})
+        run(spec, tmp_path / "s.zarr")
+        found = loaded(tmp_path / "s.zarr")
+        for scalar in (variable.name for variable in SCALARS):
+            effect = found[f"competition_{scalar}"]
+            np.testing.assert_array_equal(effect, found[scalar] - found[scalar].sel(coupling="none"))
+            assert effect.attrs["units"] == found[scalar].attrs["units"]
+        assert (np.abs(found.competition_mean_spread.sel(coupling="elastic")) > 0.01).all()
+
+    def test_games_that_fail_have_none(self, tmp_path: Path):
+        spec = make(
+            PLAIN,
+            model={**PLAIN["model"], "coupling": "elastic"},
+            sweep={"gamma": [0.05, 0.4]},
+            outputs={"baseline": True},
+            solver={**PLAIN["solver"], "max_iterations": 3},
+        )
+        run(spec, tmp_path / "s.zarr")
+        found = loaded(tmp_path / "s.zarr")
+        assert (found.status == mfg.Status.ITERATION_LIMIT).all()
+        assert np.isnan(found.competition_mean_spread).all()
 
 
 class TestBatches:
