@@ -13,7 +13,8 @@ from mfg_jax.crowd import crowd_average
 from mfg_jax.fokker_planck import solve_forward
 from mfg_jax.game import Game
 from mfg_jax.grid import quadrature_weights
-from mfg_jax.hjb import best_quotes, crowd_at, solve_backward
+from mfg_jax.hjb import best_quotes, solve_backward
+from mfg_jax.kinks import with_mean_rates
 from mfg_jax.model import Model
 
 
@@ -25,7 +26,7 @@ class BestReply(NamedTuple):
     density: Float[Array, "time x"]
     crowd: Float[Array, "time side"]
     mean_crowd: Float[Array, " side"]
-    """Time average of the crowd path, taken at the ends of all steps of the scheme."""
+    """Time average of the crowd path."""
     unstable: Bool[Array, ""]
 
 
@@ -33,11 +34,13 @@ class BestReply(NamedTuple):
 @eqx.filter_jit
 def best_reply(model: Model, game: Game, crowd: Float[Array, "time side"]) -> BestReply:
     """Solves the HJB against the crowd path, moves the crowd with the rates found, and averages its quotes."""
+    scheme = model.settled_scheme
     values, rates = solve_backward(model, game, crowd)
+    unstable = jnp.any(jax.vmap(scheme.unstable)(rates, game.dt))
+    if scheme.corrects_kinks:
+        rates = with_mean_rates(model, game, crowd, values, rates)
     densities = solve_forward(model, game, rates)
-    quotes = jax.vmap(lambda v, c: best_quotes(model, game, v, c))(values, crowd_at(model, crowd, model.step_fractions))
+    quotes = jax.vmap(lambda v, c: best_quotes(model, game, v, c))(values, crowd)
     averages = jax.vmap(lambda q, d: crowd_average(q, d, model.quoting))(quotes, densities)
-    mean = jnp.asarray(quadrature_weights(model.step_fractions), averages.dtype) @ averages
-    unstable = jnp.any(jax.vmap(model.settled_scheme.unstable)(rates, game.dt))
-    value, quotes, density, average = (path[:: model.settled_scheme.substeps] for path in (values, quotes, densities, averages))
-    return BestReply(value, quotes, density, average, mean, unstable)
+    mean = jnp.asarray(quadrature_weights(model.time_fractions), averages.dtype) @ averages
+    return BestReply(values, quotes, densities, averages, mean, unstable)

@@ -42,7 +42,6 @@ class Exponential(_Stable):
     its ends and its middle."""
 
     nodes: tuple[float, ...] = (0.0, 0.5 * GAUSS[0], 0.5 * GAUSS[1], 0.5, 0.5 + 0.5 * GAUSS[0], 0.5 + 0.5 * GAUSS[1], 1.0)
-    substeps: int = 1
     interpolate: Interpolate = monotone_interpolation
 
     def backward_step(
@@ -81,7 +80,6 @@ class ExponentialRosenbrock(_Stable):
     """
 
     nodes: tuple[float, ...] = (0.5,)
-    substeps: int = 1
     interpolate: Interpolate = linear_interpolation
 
     def backward_step(

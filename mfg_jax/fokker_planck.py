@@ -11,8 +11,8 @@ from mfg_jax.lattice import States
 from mfg_jax.model import Model
 
 
-def solve_forward(model: Model, game: Game, rates: Float[Array, "step stage side edge"]) -> Float[Array, "step_time x"]:
-    """The density, at the ends of all steps, of a crowd that trades at these rates.
+def solve_forward(model: Model, game: Game, rates: Float[Array, "step stage side edge"]) -> Float[Array, "time x"]:
+    """The density, at the stored times, of a crowd that trades at these rates.
 
     Its sum is kept by construction: nothing is renormalised.
     """

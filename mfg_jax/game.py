@@ -32,7 +32,7 @@ def lay_out(model: Model, parameters: Parameters) -> Game:
     return Game(
         flow=order_flow(parameters),
         # from exact fractions: differences of rounded times would lose digits in single precision
-        dt=parameters.horizon * jnp.asarray(np.diff(model.step_fractions), dtype),
+        dt=parameters.horizon * jnp.asarray(np.diff(model.time_fractions), dtype),
         inventory=inventory,
         running_cost=parameters.eta * inventory**2,
         terminal_value=-parameters.gamma * inventory**2,

@@ -33,7 +33,7 @@ def crowd_at(
 
 def crowd_at_stages(model: Model, crowd: Float[Array, "time side"]) -> Float[Array, "step stage side"]:
     """The crowd's offsets where the stages of every step look at them."""
-    ends = model.step_fractions
+    ends = model.time_fractions
     nodes = model.settled_scheme.nodes
     distinct = {node: crowd_at(model, crowd, node * ends[:-1] + (1.0 - node) * ends[1:]) for node in nodes}
     return jnp.stack([distinct[node] for node in nodes], axis=1)
@@ -41,8 +41,8 @@ def crowd_at_stages(model: Model, crowd: Float[Array, "time side"]) -> Float[Arr
 
 def solve_backward(
     model: Model, game: Game, crowd: Float[Array, "time side"]
-) -> tuple[Float[Array, "step_time x"], Float[Array, "step stage side edge"]]:
-    """The value of best-replying to a crowd path, at the ends of all steps, and the fill rates at their stages."""
+) -> tuple[Float[Array, "time x"], Float[Array, "step stage side edge"]]:
+    """The value of best-replying to a crowd path, at the stored times, and the fill rates at their stages."""
 
     def controls(value: States, crowd: Float[Array, "side *batch"]) -> tuple[Edges, Edges]:
         quotes = best_quotes(model, game, value, crowd)

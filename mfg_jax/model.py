@@ -144,13 +144,8 @@ class Model(eqx.Module):
             raise ValueError(f"Model.initial needs {2 * self.x_max + 1} weights, one per inventory; found {found}")
 
     @property
-    def step_fractions(self) -> Float[np.ndarray, " step_time"]:
-        """Ends of the scheme's steps, as fractions of the horizon. An automatic scheme has to be settled first."""
-        return graded_fractions(self.n_steps * self.settled_scheme.substeps, self.grading)
-
-    @property
     def time_fractions(self) -> Float[np.ndarray, " time"]:
-        """Stored times, as fractions of the horizon."""
+        """Stored times, at which the scheme's steps end, as fractions of the horizon."""
         return graded_fractions(self.n_steps, self.grading)
 
     @property

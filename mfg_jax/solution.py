@@ -76,7 +76,7 @@ class Equilibrium(eqx.Module):
     crowd_ask: Float[Array, " time"]
     crowd_bid: Float[Array, " time"]
     mean_crowd: Float[Array, " side"]
-    """Time averages of crowd_ask and crowd_bid, taken at the scheme's own steps, which may be finer than `time`."""
+    """Time averages of crowd_ask and crowd_bid."""
     residual: Float[Array, ""]
     """max |Φ(D) − D|, price units; inf where no finite iterate was seen."""
     iterations: Int[Array, ""]

@@ -40,7 +40,7 @@ REFERENCE = json.loads((Path(__file__).parent.parent / "tests" / "reference" / "
 
 PLAIN, DEFAULT = "rk4, uniform", "rk4 (default for mild games)"
 CANDIDATES: dict[str, dict[str, Any]] = {
-    PLAIN: {"scheme": dataclasses.replace(mfg.RK4, substeps=1), "grading": 0.0},
+    PLAIN: {"scheme": dataclasses.replace(mfg.RK4, corrects_kinks=False), "grading": 0.0},
     DEFAULT: {"scheme": "rk4"},
     "exponential (default for stiff games)": {"scheme": "exponential"},
     "exponential, smooth interpolation": {"scheme": mfg.Exponential(interpolate=smooth_interpolation)},

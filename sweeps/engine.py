@@ -174,7 +174,7 @@ class Sweep:
         model = self.model("none", "reflecting")
         scheme = model.explicit_model.settled_scheme
         most_steps = model.n_steps * (REFINEMENTS[-1] if model.time_tolerance is not None else 1)
-        rates = 8 * most_steps * scheme.substeps * len(scheme.nodes) * 2 * 2 * model.x_max
+        rates = 8 * most_steps * len(scheme.nodes) * 2 * 2 * model.x_max
         return rates * (45 if self.spec.outputs.gradients else 6) + sum(self.bytes_per_game().values())
 
     def submit_block(self, block: store.Block, batch: int, pool: ThreadPoolExecutor) -> list[Future[Solved]]:

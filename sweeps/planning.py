@@ -45,7 +45,7 @@ def _time(spec: Spec, sweep: Sweep, kinds: int) -> str:
         return "no estimate: not yet measured on a GPU"
     model = sweep.model("none", "reflecting")
     scheme = model.explicit_model.settled_scheme
-    states = model.n_steps * scheme.substeps * len(scheme.nodes) * (2 * model.x_max + 1)
+    states = model.n_steps * len(scheme.nodes) * (2 * model.x_max + 1)
     one_game = 1e-9 * NANOSECONDS_PER_STATE_STAGE * states * SWEEPS_PER_GAME
     workers = sweep.worker_count()
     seconds = len(sweep.design) * one_game * (COST_OF_GRADIENTS if spec.outputs.gradients else 1) / workers

@@ -66,7 +66,7 @@ def test_published_values_at_zero_inventory() -> None:
         (50.0, 2.0, 2.0): 36.32607427,
     }
     games = [{"A": A, "k": k, "horizon": T, "gamma": 0.001, **UNCLIPPED} for A, k, T in published]
-    solved = solve_games(default_model("none", x_max=100, n_steps=500), *games)
+    solved = solve_games(default_model("none", x_max=100, n_steps=1000), *games)
     assert [equilibrium.status for equilibrium in solved] == [mfg.Status.CONVERGED] * len(games)
     np.testing.assert_allclose([equilibrium.value[0, 100] for equilibrium in solved], list(published.values()), rtol=1e-6)
 
@@ -90,7 +90,7 @@ def test_far_from_the_close_spread_and_variance_depend_on_one_number() -> None:
         {"eta": 1.0, "horizon": 8.0, "crowd_std": 0.74},
     ]
     long_run = [(2.09881087, 5.05867536), (2.30404906, 1.64165289), (2.88762034, 0.55296142)]
-    model = mfg.Model("relative", n_steps=200, grading=0.0)
+    model = mfg.Model("relative", n_steps=400, grading=0.0)
     solved = solve_games(model, *({"A": 1.0, "k": 1.0, **game, **UNCLIPPED} for game in games))
     for equilibrium, (spread, variance) in zip(solved, long_run, strict=True):
         middle = model.n_steps // 2

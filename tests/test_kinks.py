@@ -1,0 +1,60 @@
+"""Fill rates of steps in which a quote meets its bound, against steps sixteen times as short."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.integrate import quad
+
+import mfg_jax as mfg
+from mfg_jax.game import lay_out
+from mfg_jax.hjb import solve_backward
+from mfg_jax.kinks import with_mean_rates
+from mfg_jax.parameters import as_scalars
+from tests.conftest import UNCLIPPED, parameters_of
+
+CLIPPED = {"quote_min": 0.45, "quote_max": 0.9, "eta": 0.3, "gamma": 0.01, "A": 5.0, "k0": 0.5}
+WEIGHTS = np.array(mfg.RK4.weights)
+STEPS, PARTS = 40, 16
+
+
+@pytest.mark.parametrize("theta", [0.0, 0.1, 0.5, 0.77, 1.0])
+def test_what_the_classical_method_misses_of_a_kink(theta: float) -> None:
+    truth, _ = quad(lambda s: max(s - theta, 0.0), 0.0, 1.0, points=[theta])
+    simpson = (max(-theta, 0.0) + 4 * max(0.5 - theta, 0.0) + (1.0 - theta)) / 6
+    assert mfg.RK4.missed_at_kink(jnp.asarray(theta)) == pytest.approx(simpson - truth, abs=1e-15)
+
+
+@eqx.filter_jit
+def backward(model: mfg.Model, parameters: mfg.Parameters) -> tuple[jax.Array, jax.Array]:
+    """Mean rates of every step against a crowd that leans more and more, as the stages see them and corrected."""
+    game = lay_out(model, parameters)
+    crowd = jnp.stack([0.5 + 0.3 * model.time_fractions, 0.7 - 0.2 * model.time_fractions**2], axis=1)
+    values, rates = solve_backward(model, game, crowd)
+    corrected = with_mean_rates(model, game, crowd, values, rates)
+    return jnp.tensordot(WEIGHTS, rates, (0, 1)), jnp.tensordot(WEIGHTS, corrected, (0, 1))
+
+
+@pytest.mark.parametrize("coupling", ["relative", "market_share"])
+def test_mean_rates_are_right_where_quotes_meet_their_bounds(coupling: str) -> None:
+    model = mfg.Model(coupling, x_max=6, n_steps=STEPS, scheme="rk4", grading=0.0)
+    parameters = as_scalars(parameters_of(CLIPPED))
+    seen, corrected = backward(model, parameters)
+    _, fine = backward(dataclasses.replace(model, n_steps=PARTS * STEPS), parameters)
+    truth = fine.reshape(STEPS, PARTS, *fine.shape[1:]).mean(axis=1)
+    touched = np.asarray(seen != corrected)
+    assert 10 <= touched.sum() < 0.2 * touched.size
+    errors_seen, errors_corrected = (np.abs(np.asarray(rates - truth))[touched] for rates in (seen, corrected))
+    assert errors_corrected.sum() < 0.15 * errors_seen.sum()
+
+
+def test_without_bounds_nothing_changes_and_derivatives_are_finite() -> None:
+    model = mfg.Model("relative", x_max=6, n_steps=STEPS, scheme="rk4")
+    parameters = as_scalars(parameters_of(CLIPPED | UNCLIPPED))
+    seen, corrected = backward(model, parameters)
+    np.testing.assert_array_equal(seen, corrected)
+    gradient = jax.grad(lambda k: backward(model, dataclasses.replace(parameters, k=k))[1].sum())(parameters.k)
+    assert jnp.isfinite(gradient)
