@@ -2,9 +2,10 @@
 
     python scripts/bench_work_precision.py [--short] [--output FOLDER]
 
-Work is the median time of one best reply Φ on one core, compiled; precision is the largest error of the crowd's offsets at the
-open, at half time and at the close, relative to max(1, |offset|), against the reference equilibria of the tests or, for the stiff
-game, against the exponential scheme with 1,600 steps. Needs the extra `viz`.
+Work is the median time of one best reply Φ on one core, compiled; precision is the largest error, relative to max(1, |figure|), of
+the figures that MODEL.md section 9 judges by (values, offsets, moments of the crowd at the open, half time and the close, and the
+mean spread), against the reference equilibria of the tests or, for the stiff game, the exponential scheme with 1,600 steps. Needs
+the extra `viz`.
 """
 
 from __future__ import annotations
@@ -48,18 +49,19 @@ CANDIDATES: dict[str, dict[str, Any]] = {
 }
 REFERENCE_CASES = {"mild": "relative_base", "clipped": "relative_clipped", "skewed": "elastic_skewed", "market share": "share_5"}
 STIFF_GAME = {"A": 10.0, "k": 1.5, "eta": 0.1, "gamma": 0.5, "crowd_mean": 2.0, "quote_max": 5.0}
-STEPS, SHORT_STEPS = (24, 48, 100, 200, 400), (24,)
+MOMENTS = ("start", "mid", "end")
+STEPS, SHORT_STEPS = (24, 48, 100, 200, 400), (48,)
 STIFF_REFERENCE_STEPS = 1600
 REPETITIONS = 7
 
 
 class Case(NamedTuple):
-    """A game, and its crowd's offsets at the open, half time and the close, [moment, side]."""
+    """A game, and its figures."""
 
     name: str
     coupling: str
     parameters: mfg.Parameters
-    expected: np.ndarray
+    expected: dict[str, float]
 
 
 class Point(NamedTuple):
@@ -75,14 +77,15 @@ class Point(NamedTuple):
 def cases(stiff: bool) -> list[Case]:
     found = []
     for name, key in REFERENCE_CASES.items():
-        expected = REFERENCE[key]["expected"]
-        offsets = [[expected[moment][f"crowd_{side}"] for side in ("ask", "bid")] for moment in ("start", "mid", "end")]
+        known = REFERENCE[key]["expected"]
+        expected = {f"{moment} {figure}": value for moment in MOMENTS for figure, value in known[moment].items()}
         parameters = as_scalars(mfg.Parameters(**REFERENCE[key]["parameters"]))
-        found.append(Case(name, REFERENCE[key]["model"]["coupling"], parameters, np.array(offsets)))
+        coupling = REFERENCE[key]["model"]["coupling"]
+        found.append(Case(name, coupling, parameters, {"mean_spread": known["mean_spread"], **expected}))
     if stiff:
         parameters = as_scalars(mfg.Parameters(**STIFF_GAME))
-        fine = solve_along_path(mfg.Model("relative", n_steps=STIFF_REFERENCE_STEPS), parameters)
-        found.append(Case("stiff", "relative", parameters, _at_moments(fine)))
+        model = mfg.Model("relative", n_steps=STIFF_REFERENCE_STEPS)
+        found.append(Case("stiff", "relative", parameters, _figures(model, parameters, solve_along_path(model, parameters))))
     return found
 
 
@@ -92,18 +95,32 @@ def measure(case: Case, candidate: str, n_steps: int) -> Point | None:
     solved = (solve_along_path if case.name == "stiff" else solve_cold)(model, case.parameters)
     if solved.equilibrium.status != mfg.Status.CONVERGED:
         return None
-    error = np.abs(_at_moments(solved) - case.expected) / np.maximum(1.0, np.abs(case.expected))
-    return Point(case.name, candidate, n_steps, _milliseconds(model, case.parameters, solved), float(error.max()))
+    figures = _figures(model, case.parameters, solved)
+    error = max(abs(figures[name] - value) / max(1.0, abs(value)) for name, value in case.expected.items())
+    return Point(case.name, candidate, n_steps, _milliseconds(model, case.parameters, solved), error)
 
 
-def _at_moments(solved: Solved) -> np.ndarray:
+def _figures(model: mfg.Model, parameters: mfg.Parameters, solved: Solved) -> dict[str, float]:
     equilibrium = solved.equilibrium
-    crowd = np.stack([equilibrium.crowd_ask, equilibrium.crowd_bid], axis=1)
+    metrics = mfg.metrics(model, parameters, equilibrium)
     fractions = np.asarray(equilibrium.time) / float(equilibrium.time[-1])
     middle = int(np.argmin(np.abs(fractions - 0.5)))
     if abs(fractions[middle] - 0.5) > 1e-12:
         raise ValueError("half time is no stored time of this grid: choose a number of steps that is a multiple of 4")
-    return crowd[[0, middle, -1]]
+    flat = model.x_max
+    paths = {
+        "crowd_ask": equilibrium.crowd_ask,
+        "crowd_bid": equilibrium.crowd_bid,
+        "value_flat": metrics.value_flat,
+        "value_long3": equilibrium.value[:, flat + 3],
+        "inventory_mean": metrics.inventory_mean,
+        "inventory_variance": metrics.inventory_variance,
+        "density_flat": equilibrium.density[:, flat],
+        "marginal_value": metrics.marginal_value,
+    }
+    steps = dict(zip(MOMENTS, (0, middle, -1), strict=True))
+    figures = {f"{moment} {name}": float(path[step]) for moment, step in steps.items() for name, path in paths.items()}
+    return {"mean_spread": float(metrics.mean_spread), **figures}
 
 
 @eqx.filter_jit
@@ -155,7 +172,7 @@ def draw(points: list[Point], path: Path) -> None:
             line = [point for point in points if (point.case, point.candidate) == (name, candidate)]
             ax.loglog([p.milliseconds for p in line], [p.error for p in line], f"{marker}-", label=candidate, markersize=4)
         ax.set(title=name, xlabel="ms a best reply")
-    axes[0, 0].set_ylabel("largest error of the crowd's offsets")
+    axes[0, 0].set_ylabel("largest error of a figure")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(path, dpi=120)
 

@@ -29,7 +29,7 @@ def test_the_work_precision_benchmark_measures_every_candidate() -> None:
     measured = rows("bench_work_precision.py", "--short")
     assert len(measured) == 5
     for _, _, n_steps, milliseconds, error in measured:
-        assert n_steps == "24"
+        assert n_steps == "48"
         assert float(milliseconds) > 0
         assert 0 < float(error) < 0.1
 
