@@ -36,6 +36,8 @@ FARTHEST_DIAL = 2.5
 """Past dial 1 makers see more of the crowd's offsets than there is; a path may come back from there."""
 
 FIRST_STEP, LONGEST_STEP, SHORTEST_STEP = 0.1, 0.5, 1e-6
+CAREFUL_STEP = 0.03
+"""The longest step where longer ones led astray: paths of nearly symmetric games pass close by each other."""
 PATH_TOLERANCE = 1e-6
 """Residual·k at which a point counts as one of the path."""
 MOST_CORRECTIONS, MOST_CORRECTIONS_OF_A_GUESS = 8, 25
@@ -92,6 +94,7 @@ class Walker:
         size: typical size of an offset, price units (2/k); `residual·k` is judged in units of it.
         tolerance: price units, of the point found at dial 1.
         shape: of a crowd path.
+        longest_step: along the path, in its units.
     """
 
     def __init__(
@@ -101,13 +104,15 @@ class Walker:
         size: Float[Array, ""],
         tolerance: Float[Array, ""],
         shape: tuple[int, int],
+        longest_step: float = LONGEST_STEP,
     ) -> None:
         self.phi, self.project, self.size, self.tolerance, self.shape = phi, project, size, tolerance, shape
+        self.longest_step = longest_step
         self.scale = size * (shape[0] * shape[1]) ** 0.5
         self.start = self._start()
 
     @classmethod
-    def of(cls, model: Model, game: Game, tolerance: Float[Array, ""]) -> Walker:
+    def of(cls, model: Model, game: Game, tolerance: Float[Array, ""], longest_step: float = LONGEST_STEP) -> Walker:
         """For a game on the model's grid."""
         return cls(
             phi=lambda crowd: best_reply(model, game, crowd).crowd,
@@ -115,6 +120,7 @@ class Walker:
             size=2.0 / jnp.max(game.flow.k),
             tolerance=tolerance,
             shape=(model.n_steps + 1, 2),
+            longest_step=longest_step,
         )
 
     def follow(self, skip: Bool[Array, ""] | bool = False) -> Found:
@@ -125,6 +131,18 @@ class Walker:
         """The same, with the walk's end for `next_equilibrium`."""
         end = self._walk(self.start, skip)
         return self._found(end), end
+
+    def on_one_path(self, found: Found) -> Bool[Array, ""]:
+        """Whether what `follow` found can lie on the path from the uncoupled game, or a step led to another one on the way.
+
+        The sign of det(I − Φ′) is 1 at dial 0 and changes at every fold and nowhere else, save where paths cross: only in symmetric
+        games, whose symmetric path steps never leave. Takes as many derivatives of Φ as there are unknowns: for coarse grids.
+        """
+        unknowns = found.crowd.size
+        slopes = jax.jacfwd(self.phi)(found.crowd).reshape(unknowns, unknowns)
+        sign = jnp.linalg.slogdet(jnp.eye(unknowns, dtype=slopes.dtype) - slopes)[0]
+        symmetric = jnp.max(jnp.abs(found.crowd[:, 0] - found.crowd[:, 1])) <= PATH_TOLERANCE * self.size
+        return symmetric | (sign == jnp.where(found.folds % 2 == 0, 1.0, -1.0))
 
     def arrive(self, guess: Path, from_the_start: Bool[Array, ""], skip: Bool[Array, ""] | bool = False) -> Found:
         """By Newton's method at dial 1 from a guess, as `polish`; or along the whole path, as `follow`."""
@@ -288,7 +306,7 @@ class Walker:
         arrived_there = walk._replace(
             here=walk.trial,
             tangent=tangent,
-            step=jnp.minimum(walk.step * longer, LONGEST_STEP),
+            step=jnp.minimum(walk.step * longer, self.longest_step),
             side=jnp.where(walk.trial[-1] == 1.0, -jnp.sign(tangent[-1]), walk.side),
             outcome=jnp.where(outside, STUCK, walk.outcome),
             folds=walk.folds + (tangent[-1] * walk.tangent[-1] < 0).astype(jnp.int32),

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mfg_jax.best_reply import BestReply, best_reply
 from mfg_jax.certificate import certify_basics, certify_fully
-from mfg_jax.continuation import Found, Walker
+from mfg_jax.continuation import CAREFUL_STEP, LONGEST_STEP, Found, Walker
 from mfg_jax.exponential import ExponentialRosenbrock
 from mfg_jax.game import Game, in_the_box, lay_out, residual_tolerance, valid
 from mfg_jax.hjb import best_quotes, crowd_at
@@ -52,6 +52,8 @@ class Tries(NamedTuple):
     """To find a game's principal equilibrium."""
 
     number: Int[Array, ""]
+    astray: Bool[Array, ""]
+    """Whether one of them was led to another path."""
     found: Found
 
 
@@ -62,6 +64,8 @@ SAME_EQUILIBRIUM = 1e-6
 
 COARSE_STEPS, COARSE_SCHEME = (64, 192), ExponentialRosenbrock()
 """How a path is followed. Where crowds move fast, smoother interpolants oscillate, and the path with them."""
+LONGEST_STEPS = (LONGEST_STEP, CAREFUL_STEP)
+"""Along the path, on each of these grids."""
 
 CERTAIN_EXPANSION = 0.95
 """Where |ΔΦ| stayed below this share of |ΔD| all the way from a cold start, what was found is taken to be the
@@ -242,7 +246,7 @@ def verify(model: Model, parameters: Parameters, cold: Solved, skip: Bool[Array,
     game = lay_out(model, parameters)
     tolerance = residual_tolerance(model, game)
     skip = skip | (cold.equilibrium.status != Status.CONVERGED)
-    found = _follow_coarsely(model, parameters, COARSE_STEPS[0], skip)
+    found = _follow_coarsely(model, parameters, 0, skip).found
     there = Walker.of(model, game, tolerance).polish(found.crowd, skip | ~found.arrived)
     same = jnp.max(jnp.abs(there.crowd - crowd)) * jnp.max(game.flow.k) <= SAME_EQUILIBRIUM
     principal = ~skip & found.arrived & there.arrived & same
@@ -265,15 +269,19 @@ def solve_along_path(model: Model, parameters: Parameters, skip: Bool[Array, ""]
     walker = Walker.of(model, game, residual_tolerance(model, game))
 
     def attempt(tries: Tries) -> Tries:
-        """On a coarse grid first, then on a finer one, then on the model's own, which is slow and may be ragged."""
-        leads = [_follow_coarsely(model, parameters, n, skip | (tries.number != i)) for i, n in enumerate(COARSE_STEPS)]
-        lead = jax.tree.map(lambda coarse, finer: jnp.where(tries.number == 0, coarse, finer), *leads)
-        on_own_grid = tries.number == len(COARSE_STEPS)
+        """On a coarse grid first, then on a finer one by shorter steps, then on the model's own, which is slow and may be ragged.
+
+        There nothing tells whether a step led astray, so it is not tried where one did before.
+        """
+        leads = [_follow_coarsely(model, parameters, i, skip | (tries.number != i)) for i in range(len(COARSE_STEPS))]
+        lead, astray = jax.tree.map(lambda coarse, finer: jnp.where(tries.number == 0, coarse, finer), *leads)
+        on_own_grid = (tries.number == len(COARSE_STEPS)) & ~tries.astray
         there = walker.arrive(lead.crowd, on_own_grid, skip | ~(lead.arrived | on_own_grid))
         arrived = there.arrived & (lead.arrived | on_own_grid)
         folds = jnp.where(on_own_grid, there.folds, lead.folds)
         trips = tries.found.trips + lead.trips + there.trips
-        return Tries(tries.number + 1, there._replace(arrived=arrived, folds=folds, trips=trips))
+        found = there._replace(arrived=arrived, folds=folds, trips=trips)
+        return Tries(tries.number + 1, tries.astray | astray, found)
 
     def search(start: Path) -> tuple[Path, Search]:
         def unfinished(tries: Tries) -> Bool[Array, ""]:
@@ -281,7 +289,7 @@ def solve_along_path(model: Model, parameters: Parameters, skip: Bool[Array, ""]
 
         none = jnp.zeros((), jnp.int32)
         found = Found(start, jnp.full((), jnp.inf, start.dtype), jnp.asarray(False), none, none)
-        there = jax.lax.while_loop(unfinished, attempt, Tries(none, found)).found
+        there = jax.lax.while_loop(unfinished, attempt, Tries(none, jnp.asarray(False), found)).found
         branch = jnp.where(there.arrived, Branch.PRINCIPAL.value, Branch.UNVERIFIED.value)
         return there.crowd, Search(there.residual, there.trips, jnp.zeros((), bool), branch, there.folds)
 
@@ -302,12 +310,24 @@ def coarsened(model: Model, n_steps: int = COARSE_STEPS[0]) -> Model:
     return dataclasses.replace(model, n_steps=n_steps, scheme=COARSE_SCHEME)
 
 
-def _follow_coarsely(model: Model, parameters: Parameters, n_steps: int, skip: Bool[Array, ""] | bool) -> Found:
-    """The end of the path on a coarse grid, with what it says of the crowd at the model's times."""
-    coarse = coarsened(model, n_steps)
+class Lead(NamedTuple):
+    """The end of a path on a coarse grid."""
+
+    found: Found
+    """With what it says of the crowd at the model's times."""
+    astray: Bool[Array, ""]
+    """Whether it arrived, but on another path than it set out on."""
+
+
+def _follow_coarsely(model: Model, parameters: Parameters, attempt: int, skip: Bool[Array, ""] | bool) -> Lead:
+    coarse = coarsened(model, COARSE_STEPS[attempt])
     game = lay_out(coarse, parameters)
-    found = Walker.of(coarse, game, residual_tolerance(coarse, game)).follow(skip)
-    return found._replace(crowd=in_the_box(game, crowd_at(coarse, found.crowd, model.time_fractions)))
+    walker = Walker.of(coarse, game, residual_tolerance(coarse, game), LONGEST_STEPS[attempt])
+    found = walker.follow(skip)
+    arrived = found.arrived & ~jnp.asarray(skip)
+    astray = _when(arrived, lambda: ~walker.on_one_path(found), lambda: jnp.asarray(False))
+    crowd = in_the_box(game, crowd_at(coarse, found.crowd, model.time_fractions))
+    return Lead(found._replace(crowd=crowd, arrived=found.arrived & ~astray), astray)
 
 
 def _finite(reply: BestReply) -> Bool[Array, ""]:

@@ -10,8 +10,9 @@ import pytest
 from scipy.optimize import brentq
 
 import mfg_jax as mfg
-from mfg_jax.continuation import Found, Walker
+from mfg_jax.continuation import CAREFUL_STEP, LONGEST_STEP, Found, Walker
 from mfg_jax.equilibrium import solve_along_path, solve_cold
+from mfg_jax.parameters import as_scalars
 from tests.conftest import COMPILE_QUICKLY, parameters_of
 
 BOX = (0.0, 5.0)
@@ -23,9 +24,9 @@ def sigmoid(height: float, steepness: float, middle: float, floor: float) -> Any
     return lambda crowd: floor + height / (1.0 + np.e ** (-steepness * (crowd - middle)))
 
 
-def walker(phi: Any) -> Walker:
+def walker(phi: Any, longest_step: float = LONGEST_STEP) -> Walker:
     project = lambda crowd: jnp.clip(crowd, *BOX)  # noqa: E731
-    return Walker(phi, project, jnp.asarray(1.0), jnp.asarray(1e-10), (1, 2))
+    return Walker(phi, project, jnp.asarray(1.0), jnp.asarray(1e-10), (1, 2), longest_step)
 
 
 def follow(phi: Any) -> Found:
@@ -38,6 +39,50 @@ def equilibria(phi: Any) -> list[float]:
     gap = phi(grid) - grid
     crossings = np.flatnonzero(gap[1:] * gap[:-1] < 0)
     return [cast(float, brentq(lambda d: phi(d) - d, grid[i], grid[i + 1], xtol=1e-13)) for i in crossings]
+
+
+def nearly_symmetric(lean: float) -> Any:
+    """The sides differ by d = 2·tanh(0.8·d) + lean: three equilibria, of which the path leads to that on the side of the lean."""
+
+    def phi(crowd: jax.Array) -> jax.Array:
+        difference = 2.0 * jnp.tanh(0.8 * (crowd[:, :1] - crowd[:, 1:])) + lean
+        return 2.0 + 0.5 * jnp.concatenate([difference, -difference], axis=1)
+
+    return phi
+
+
+@pytest.mark.parametrize("lean", [0.01, 0.1, -0.01])
+def test_a_step_that_leads_astray_is_noticed_and_shorter_ones_do_not(lean: float) -> None:
+    """The path bends away from the line of equal sides, on which the middle equilibrium lies, close by."""
+    roots = [brentq(lambda d: 2 * np.tanh(0.8 * d) + lean - d, *span) for span in ((-5, -0.9), (-0.9, 0.9), (0.9, 5))]
+    middle, own = cast(float, roots[1]), cast(float, roots[2 if lean > 0 else 0])
+    careful = walker(nearly_symmetric(lean), CAREFUL_STEP)
+    found = jax.jit(careful.follow, compiler_options=COMPILE_QUICKLY)()
+    assert found.arrived and found.folds == 0
+    np.testing.assert_allclose(found.crowd[0, 0] - found.crowd[0, 1], own, atol=1e-8)
+    assert careful.on_one_path(found)
+    astray = found._replace(crowd=jnp.array([[2.0 + 0.5 * middle, 2.0 - 0.5 * middle]]))
+    assert not careful.on_one_path(astray)
+    assert careful.on_one_path(astray._replace(folds=jnp.asarray(1)))
+
+
+def test_the_path_of_a_symmetric_game_is_not_doubted() -> None:
+    symmetric = walker(nearly_symmetric(0.0))
+    found = jax.jit(symmetric.follow, compiler_options=COMPILE_QUICKLY)()
+    assert found.arrived and found.folds == 0
+    np.testing.assert_allclose(found.crowd, 2.0, atol=1e-8)
+    assert symmetric.on_one_path(found)
+
+
+def test_a_nearly_symmetric_game() -> None:
+    """Steps on the first coarse grid lead to equal sides that a naive crowd leaves; the path leads to one leaning side."""
+    model = mfg.Model("elastic", n_steps=64, grading=6.0)
+    game = {"eta": 0.1, "gamma": 2.0, "k0": 0.06, "crowd_mean": 0.25}
+    equilibrium = solve_along_path(model, as_scalars(parameters_of(game))).equilibrium
+    assert equilibrium.status == mfg.Status.CONVERGED
+    assert equilibrium.branch == mfg.Branch.PRINCIPAL
+    assert equilibrium.folds == 2
+    assert equilibrium.crowd_bid[0] - equilibrium.crowd_ask[0] == pytest.approx(4.113, abs=0.01)
 
 
 def test_of_several_equilibria_the_one_without_a_fold_before_it() -> None:
