@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mfg_jax import krylov
 from mfg_jax.best_reply import best_reply
+from mfg_jax.dense import sign_of_determinant
 from mfg_jax.game import Game, in_the_box
 from mfg_jax.krylov import Krylov
 from mfg_jax.model import Model
@@ -145,7 +146,7 @@ class Walker:
             return jax.jvp(self.phi, (found.crowd,), (direction.reshape(self.shape),))[1].ravel()
 
         # one direction after the other, which compiles in half the time of all at once
-        sign = jnp.linalg.slogdet(unit - jax.lax.map(slope, unit))[0]
+        sign = sign_of_determinant(unit - jax.lax.map(slope, unit))
         symmetric = jnp.max(jnp.abs(found.crowd[:, 0] - found.crowd[:, 1])) <= PATH_TOLERANCE * self.size
         return symmetric | (sign == jnp.where(found.folds % 2 == 0, 1.0, -1.0))
 

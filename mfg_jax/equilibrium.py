@@ -14,6 +14,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
+from mfg_jax import krylov
 from mfg_jax.best_reply import BestReply, best_reply
 from mfg_jax.certificate import certify_basics, certify_fully
 from mfg_jax.continuation import CAREFUL_STEP, LONGEST_STEP, Found, Walker
@@ -402,8 +403,7 @@ def _fixed_point(model: Model, game: Game, start: Path, search: Callable[[Path],
 def _solve_linearised(linear: Callable[[Path], Path], target: Path) -> Path:
     """Solves linear(x) = target; `custom_linear_solve` makes it differentiable in both modes, any number of times."""
 
-    def krylov(matvec: Callable[[Path], Path], b: Path) -> Path:
-        tolerance = 100 * float(jnp.finfo(b.dtype).eps)
-        return jax.scipy.sparse.linalg.gmres(matvec, b, tol=tolerance, restart=40, maxiter=10, solve_method="incremental")[0]
+    def solve(matvec: Callable[[Path], Path], b: Path) -> Path:
+        return krylov.solve(lambda x: matvec(x.reshape(b.shape)).ravel(), b.ravel()).reshape(b.shape)
 
-    return jax.lax.custom_linear_solve(linear, target, krylov, krylov)
+    return jax.lax.custom_linear_solve(linear, target, solve, solve)

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jax.tree_util import register_static
 from jaxtyping import Array, Bool, Float, Int
 
+from mfg_jax import dense
+
 Path = Float[Array, "time side"]
 
 
@@ -199,7 +201,7 @@ def _correction(memory: _AndersonMemory) -> Path:
     columns = changes * scale[:, None]
     ridge = 1e-12 + jnp.where(length > 0, 0.0, 1.0)
     gram = columns @ columns.T + jnp.diag(ridge.astype(columns.dtype))
-    weights = jnp.linalg.solve(gram, columns @ memory.base_excess.ravel()) * scale
+    weights = dense.solve(gram, columns @ memory.base_excess.ravel()) * scale
     return (weights @ (changes + memory.point_changes.reshape(-1, size))).reshape(memory.base_excess.shape)
 
 

@@ -7,12 +7,15 @@ conditioned, and the last image where it stalls, which keeps it from breaking do
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 STALLED = 0.9
+MOST_TRIPS, MOST_ROUNDS = 40, 10
 
 Vector = Float[Array, " unknown"]
 
@@ -65,6 +68,48 @@ def advance(state: Krylov, image: Vector) -> Krylov:
         state.trips + 1,
         state.size,
     )
+
+
+class _Rounds(NamedTuple):
+    """An equation solved again and again for what is left of it."""
+
+    solution: Vector
+    left: Krylov
+    """The equation for the residual."""
+    checking: Bool[Array, ""]
+    """Whether the next product is that with the solution, to know its residual; or one more for what is left."""
+    error: Float[Array, ""]
+    """Length of the residual beside those of the right side and the solution."""
+    rounds: Int[Array, ""]
+
+
+def solve(matvec: Callable[[Vector], Vector], right_side: Vector) -> Vector:
+    """Solves matvec(x) = right_side to rounding; NaN where half the digits cannot be had, as at a fold."""
+    eps = float(jnp.finfo(right_side.dtype).eps)
+    most_trips = min(MOST_TRIPS, right_side.size)
+
+    def unfinished(state: _Rounds) -> Bool[Array, ""]:
+        return (state.error > 100 * eps) & (state.rounds < MOST_ROUNDS)
+
+    def trip(state: _Rounds) -> _Rounds:
+        product = matvec(jnp.where(state.checking, state.solution, state.left.direction))
+        residual = right_side - product
+        size = jnp.linalg.norm(right_side) + jnp.linalg.norm(state.solution)
+        error = jnp.linalg.norm(residual) / jnp.where(size > 0, size, 1.0)
+        checked = state._replace(
+            left=begin(residual, most_trips), checking=jnp.asarray(False), error=error, rounds=state.rounds + 1
+        )
+        left = advance(state.left, product)
+        done = left.solved(eps**0.5)
+        solution = state.solution + jnp.where(done, left.solution, 0.0)
+        return jax.tree.map(
+            lambda a, b: jnp.where(state.checking, a, b), checked, state._replace(solution=solution, left=left, checking=done)
+        )
+
+    nothing, unknown = jnp.zeros_like(right_side), jnp.full((), jnp.inf, right_side.dtype)
+    start = _Rounds(nothing, begin(right_side, most_trips), jnp.asarray(True), unknown, jnp.zeros((), jnp.int32))
+    found = jax.lax.while_loop(unfinished, trip, start)
+    return jnp.where(found.error <= eps**0.5, found.solution, jnp.nan)
 
 
 def _unit(vector: Vector) -> Vector:

@@ -28,7 +28,8 @@ def calibrate(*arguments: object) -> tuple[int, str, str]:
 
 
 def cells(report: str, side: str) -> list[list[str]]:
-    return [line.strip("| ").split(" | ") for line in report.splitlines() if line.startswith(f"| {side} |")]
+    rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in report.splitlines() if line.startswith("|")]
+    return [row for row in rows if row[0] == side]
 
 
 def test_the_report_tells_what_was_drawn_and_the_block_is_taken_by_a_grid_file(file: Path, tmp_path: Path):

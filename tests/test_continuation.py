@@ -12,7 +12,6 @@ from scipy.optimize import brentq
 import mfg_jax as mfg
 from mfg_jax.continuation import CAREFUL_STEP, LONGEST_STEP, Found, Walker
 from mfg_jax.equilibrium import solve_along_path, solve_cold
-from mfg_jax.parameters import as_scalars
 from tests.conftest import COMPILE_QUICKLY, parameters_of
 
 BOX = (0.0, 5.0)
@@ -78,7 +77,8 @@ def test_a_nearly_symmetric_game() -> None:
     """Steps on the first coarse grid lead to equal sides that a naive crowd leaves; the path leads to one leaning side."""
     model = mfg.Model("elastic", n_steps=64, grading=6.0)
     game = {"eta": 0.1, "gamma": 2.0, "k0": 0.06, "crowd_mean": 0.25}
-    equilibrium = solve_along_path(model, as_scalars(parameters_of(game))).equilibrium
+    solve = jax.jit(lambda p: solve_along_path(model, p).equilibrium, compiler_options=COMPILE_QUICKLY)
+    equilibrium = solve(parameters_of(game))
     assert equilibrium.status == mfg.Status.CONVERGED
     assert equilibrium.branch == mfg.Branch.PRINCIPAL
     assert equilibrium.folds == 2
@@ -195,7 +195,7 @@ def test_solve_goes_only_as_far_as_each_game_needs() -> None:
         "confirmed": {"A": 20.0, "k": 2.0, "eta": 0.03, "gamma": 0.1, "crowd_mean": 1.0},
         "another": SKEWED | {"gamma": 2.0},
     }
-    model = mfg.Model("relative", n_steps=50)
+    model = mfg.Model("relative", n_steps=100)
     batch = jax.tree.map(lambda *leaves: np.array(leaves), *(parameters_of(game) for game in games.values()))
     found = jax.jit(jax.vmap(lambda p: mfg.solve(model, p)), compiler_options=COMPILE_QUICKLY)(batch)
     cold = jax.jit(jax.vmap(lambda p: solve_cold(model, p).equilibrium), compiler_options=COMPILE_QUICKLY)(batch)

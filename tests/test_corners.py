@@ -5,12 +5,16 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mfg_jax as mfg
+from mfg_jax.continuation import Found, Walker
 from mfg_jax.equilibrium import certified, solve_along_path, solve_cold
+from mfg_jax.game import lay_out
+from mfg_jax.hjb import crowd_at
 from tests.conftest import COMPILE_QUICKLY, parameters_of
 
 MODELS = {
@@ -105,18 +109,18 @@ def test_rates_of_a_hundred_thousand_with_fifty_steps() -> None:
     def certify(p: mfg.Parameters) -> mfg.Equilibrium:
         return certified(model.stiff_model, p, solve_along_path(model, p))
 
-    def solve_finely(p: mfg.Parameters) -> mfg.Equilibrium:
-        return solve_along_path(dataclasses.replace(model, n_steps=400), p).equilibrium
+    def solve_finely(p: mfg.Parameters, crowd: jax.Array) -> Found:
+        fine = dataclasses.replace(model.stiff_model, n_steps=400)
+        return Walker.of(fine, lay_out(fine, p), jnp.asarray(1e-9)).polish(crowd_at(model, crowd, fine.time_fractions))
 
-    found, fine = (jax.jit(solve, compiler_options=COMPILE_QUICKLY)(game) for solve in (certify, solve_finely))
-    assert found.status == mfg.Status.CONVERGED == fine.status
+    found = jax.jit(certify, compiler_options=COMPILE_QUICKLY)(game)
+    near = jnp.stack([found.crowd_ask, found.crowd_bid], axis=1)
+    fine = jax.jit(solve_finely, compiler_options=COMPILE_QUICKLY)(game, near)
+    assert found.status == mfg.Status.CONVERGED and fine.arrived
     assert found.exploitability is not None and found.time_error is not None
     rates = 140.0 * np.exp(-1.5 * (np.asarray(found.bid)[:, :-1] - np.asarray(found.crowd_bid)[:, None]))
     assert rates.max() > 1e5
     assert found.mass_error < 1e-12 and found.min_density > -1e-12
     assert abs(float(found.exploitability)) <= 1e-6 * abs(float(found.value[0, 12])) + float(found.time_error)
-    true = max(
-        float(np.abs(np.asarray(getattr(found, side)) - np.asarray(getattr(fine, side))[::8]).max())
-        for side in ("crowd_ask", "crowd_bid")
-    )
+    true = float(np.abs(near - fine.crowd[::8]).max())
     assert true <= 3 * float(found.time_error) and float(found.time_error) <= 100 * true

@@ -30,7 +30,7 @@ outputs: {paths: true, surfaces: true}
 store: results/sweep.zarr
 """
 POINTS, BLOCK = 1500, 250
-KILLS = (0, 1, 400, 700)
+KILLS = (0, 1, 600)
 """Games done when a process is killed: while it compiles, within the first block, and later."""
 STOP_AT_ONCE, INTERRUPT = 900, 1100
 

@@ -56,3 +56,26 @@ def test_the_residual_is_the_smallest_that_the_directions_allow() -> None:
 def test_nothing_to_solve() -> None:
     state = advance(krylov.begin(jax.numpy.zeros(SIZE), 3), np.zeros(SIZE))
     assert state.solved(1e-6) and not state.solution.any()
+
+
+def solved(matrix: np.ndarray, right_side: np.ndarray) -> np.ndarray:
+    return np.asarray(jax.jit(lambda b: krylov.solve(lambda x: jax.numpy.asarray(matrix) @ x, b))(right_side))
+
+
+@pytest.mark.parametrize("matrix", MATRICES.values(), ids=MATRICES.keys())
+def test_solved_to_rounding(matrix: np.ndarray) -> None:
+    right_side = np.arange(1.0, SIZE + 1.0)
+    np.testing.assert_allclose(solved(matrix, right_side), np.linalg.solve(matrix, right_side), rtol=1e-11)
+
+
+def test_solved_in_several_rounds() -> None:
+    """More unknowns than directions are kept, and eigenvalues from one end to the other."""
+    matrix = np.diag(np.linspace(0.02, 2.0, 150)) + np.triu(0.01 * np.random.default_rng(2).normal(size=(150, 150)), 1)
+    right_side = np.ones(150)
+    np.testing.assert_allclose(solved(matrix, right_side), np.linalg.solve(matrix, right_side), rtol=1e-9)
+
+
+def test_what_cannot_be_solved_is_not_a_number() -> None:
+    assert np.isnan(solved(np.diag(np.r_[0.0, np.ones(SIZE - 1)]), np.ones(SIZE))).all()
+    assert np.isnan(solved(np.full((SIZE, SIZE), np.nan), np.ones(SIZE))).all()
+    assert not solved(np.eye(SIZE), np.zeros(SIZE)).any()

@@ -35,7 +35,7 @@ def test_the_work_precision_benchmark_measures_every_candidate() -> None:
 
 
 def test_the_benchmark_of_hard_games_tells_of_every_method() -> None:
-    methods = {row[0]: row[1] for row in rows("bench_hard.py", "--every", "2500")}
+    methods = {row[0]: row[1] for row in rows("bench_hard.py", "--every", "5000")}
     assert list(methods) == ["default", "Anderson, cold", "Picard, damped by half", "Picard"]
     assert methods["default"] == "100.0%"
 
