@@ -10,6 +10,7 @@ from mfg_jax.coupling import Coupling, Elastic, MarketShare, Relative, Uncoupled
 from mfg_jax.crowd import InitialCrowd, Normal, Point, Uniform, Weights
 from mfg_jax.equilibrium import solve
 from mfg_jax.exponential import Exponential
+from mfg_jax.fitting import Fit, FitWarning, fit
 from mfg_jax.fixed_point import Anderson, FixedPointSolver, Picard
 from mfg_jax.long_run import LongRun, solve_long_run
 from mfg_jax.measures import Metrics, metrics
@@ -29,6 +30,8 @@ __all__ = [
     "Elastic",
     "Equilibrium",
     "Exponential",
+    "Fit",
+    "FitWarning",
     "FixedPointSolver",
     "Flow",
     "InitialCrowd",
@@ -49,6 +52,7 @@ __all__ = [
     "Weights",
     "find_equilibria",
     "find_turning_points",
+    "fit",
     "metrics",
     "solve",
     "solve_long_run",

@@ -96,8 +96,10 @@ def measure(case: Case, candidate: str, n_steps: int) -> Point | None:
     if solved.equilibrium.status != mfg.Status.CONVERGED:
         return None
     figures = _figures(model, case.parameters, solved)
+    milliseconds = _milliseconds(model, case.parameters, solved)
+    jax.clear_caches()  # no program is used again, and all of them together are more than a process can map
     error = max(abs(figures[name] - value) / max(1.0, abs(value)) for name, value in case.expected.items())
-    return Point(case.name, candidate, n_steps, _milliseconds(model, case.parameters, solved), error)
+    return Point(case.name, candidate, n_steps, milliseconds, error)
 
 
 def _figures(model: mfg.Model, parameters: mfg.Parameters, solved: Solved) -> dict[str, float]:

@@ -1,0 +1,272 @@
+"""Parameters that make an equilibrium look like what was observed.
+
+Least squares through the implicit derivatives of the equilibrium: a batch of starts goes downhill together (optax), the best of
+them is finished by a trust-region method within the bounds (SciPy); its Jacobian also tells how well the data know each parameter.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+from scipy import optimize, stats
+
+from mfg_jax.equilibrium import solve
+from mfg_jax.flow import CONFIDENCE, Interval
+from mfg_jax.measures import Metrics, metrics
+from mfg_jax.model import Model
+from mfg_jax.parameters import Parameters, as_scalars
+from mfg_jax.solution import Equilibrium, Status
+
+DESCENT, LEARNING_RATE = 60, 0.05
+"""Steps that all starts take together, in coordinates that run from 0 to 1 between the bounds."""
+INDISTINCT = 0.99
+"""Correlation of two estimates from which on the data are said not to tell them apart."""
+FINISHED = 1e-12
+"""Relative change of the parameters, or of the sum of squares, at which the last start is done."""
+
+OBSERVABLE = [field.name for owner in (Metrics, Equilibrium) for field in dataclasses.fields(owner)]
+
+Coordinates = Float[Array, " parameter"]
+Observed = Float[np.ndarray, "*shape"]
+"""NaN where nothing was observed."""
+
+
+class FitWarning(UserWarning):
+    """What a fit cannot tell, though it found a best one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """The parameters that were found."""
+
+    parameters: Parameters
+    equilibrium: Equilibrium
+    """The principal equilibrium there, with its certificates."""
+    intervals: dict[str, Interval]
+    """Of each fitted parameter, 95 %, by the curvature at the best fit; NaN where the data do not determine it."""
+    correlations: Float[np.ndarray, "parameter parameter"]
+    """Of the estimates, in the order of `intervals`."""
+    misfit: dict[str, float]
+    """Root mean square of what was observed less what was fitted, of each target, in its unit."""
+    warnings: tuple[str, ...]
+    """What the fit cannot tell; each was also given as a `FitWarning`."""
+
+
+class _Span(NamedTuple):
+    """The bounds of one parameter; positive ones are spanned in logarithms."""
+
+    low: float
+    high: float
+
+    def value(self, coordinate: Any) -> Any:
+        if self.low > 0:
+            return self.low * (self.high / self.low) ** coordinate
+        return self.low + (self.high - self.low) * coordinate
+
+    def coordinate(self, value: float) -> float:
+        if self.low > 0:
+            return float(np.log(value / self.low) / np.log(self.high / self.low))
+        return (value - self.low) / (self.high - self.low)
+
+
+class _Problem(NamedTuple):
+    model: Model
+    init: Parameters
+    spans: dict[str, _Span]
+    observed: dict[str, Observed]
+    noise: dict[str, float]
+    """Standard deviation of one observation of each target; its typical size where unknown."""
+
+    def parameters(self, coordinates: Any) -> Parameters:
+        values = {name: span.value(coordinates[i]) for i, (name, span) in enumerate(self.spans.items())}
+        return dataclasses.replace(self.init, **values)
+
+    def residuals(self, coordinates: Coordinates) -> Float[Array, " observation"]:
+        """Predicted less observed, in units of the noise; NaN where there is no equilibrium."""
+        parameters = self.parameters(coordinates)
+        equilibrium = solve(self.model, parameters, select="cold")
+        found = {**vars(equilibrium), **vars(metrics(self.model, parameters, equilibrium))}
+        parts = [_seen(name, found[name], values) / self.noise[name] for name, values in self.observed.items()]
+        solved = equilibrium.status == Status.CONVERGED
+        return jnp.where(solved, jnp.concatenate(parts), jnp.nan)
+
+
+def fit(
+    model: Model,
+    targets: Mapping[str, ArrayLike],
+    init: Parameters,
+    bounds: Mapping[str, tuple[float, float]],
+    noise: Mapping[str, float] | None = None,
+    starts: int = 8,
+    seed: int = 0,
+) -> Fit:
+    """Fits parameters so that an equilibrium's paths or scalars match observed ones, by least squares.
+
+    Args:
+        model: the static choices.
+        targets: observed values by name: fields of `Metrics` (`full_spread`, `inventory_variance`, `mean_spread`, …) or of
+            `Equilibrium` (`crowd_ask`, …), of their shapes: a path has n_steps + 1 times. NaN is what was not observed.
+        init: the first start, and the numbers that are not fitted.
+        bounds: of each parameter to be fitted, (low, high); where low > 0 it is searched in logarithms.
+        noise: standard deviation of one observation of each target, in its unit. Where it is left out, targets weigh alike,
+            each in units of its typical size, and the noise is estimated from what the fit leaves.
+        starts: of which all but the first are drawn at random between the bounds.
+        seed: of these draws.
+
+    Returns:
+        The best fit with its uncertainty. What it cannot tell is in `warnings`, and is given as a `FitWarning`: parameters that
+        the data do not tell apart, or do not determine; estimates on a bound.
+
+    Raises:
+        ValueError: targets, bounds or noise of unknown names or with impossible values; or no start has an equilibrium.
+    """
+    problem = _posed(model, targets, as_scalars(init), bounds, noise or {})
+    residuals = jax.jit(problem.residuals)
+    begun = _downhill(problem.residuals, _drawn(problem, starts, seed))
+    found = optimize.least_squares(
+        lambda u: np.asarray(residuals(u)),
+        begun,
+        jac=_jacobian(problem),  # pyright: ignore[reportArgumentType]
+        bounds=(0.0, 1.0),
+        xtol=FINISHED,
+        ftol=FINISHED,
+        gtol=FINISHED,
+    )
+    return _judged(problem, found, known_noise=noise is not None)
+
+
+def _posed(
+    model: Model,
+    targets: Mapping[str, ArrayLike],
+    init: Parameters,
+    bounds: Mapping[str, tuple[float, float]],
+    noise: Mapping[str, float],
+) -> _Problem:
+    """The problem, its input checked."""
+    if not targets or not bounds:
+        raise ValueError("fit needs at least one target and the bounds of at least one parameter")
+    observed = {name: _observed(name, values) for name, values in targets.items()}
+    spans = {name: _span(init, name, *ends) for name, ends in bounds.items()}
+    for name, size in noise.items():
+        if name not in observed or not 0 < size < np.inf:
+            raise ValueError(f"noise of {name!r} is {size!r}; allowed: a number > 0 for one of {', '.join(observed)}")
+    if noise and noise.keys() != observed.keys():
+        raise ValueError(f"noise must be given for all targets or none; missing: {', '.join(observed.keys() - noise.keys())}")
+    count = sum(int((~np.isnan(values)).sum()) for values in observed.values())
+    if count < len(spans):
+        raise ValueError(f"{count} observations cannot determine {len(spans)} parameters: {', '.join(spans)}")
+    sizes = {name: float(np.sqrt(np.nanmean(values**2))) or 1.0 for name, values in observed.items()}
+    return _Problem(model, init, spans, observed, {**sizes, **noise})
+
+
+def _observed(name: str, values: ArrayLike) -> Observed:
+    if name not in OBSERVABLE:
+        raise ValueError(f"there is no target {name!r}; allowed: {', '.join(OBSERVABLE)}")
+    numbers = np.asarray(values, float)
+    if np.isinf(numbers).any() or np.isnan(numbers).all():
+        raise ValueError(f"target {name!r} must have at least one number and none that is infinite")
+    return numbers
+
+
+def _seen(name: str, predicted: Array, observed: Observed) -> Float[Array, " observation"]:
+    """Predicted less observed, where it was."""
+    if predicted.shape != observed.shape:
+        raise ValueError(f"target {name!r} has shape {observed.shape}; this model's is {predicted.shape}")
+    there = np.nonzero(~np.isnan(observed))
+    return predicted[there] - observed[there]
+
+
+def _span(init: Parameters, name: str, low: float, high: float) -> _Span:
+    start = getattr(init, name, None)
+    if start is None:
+        fitted = ", ".join(field.name for field in dataclasses.fields(init) if getattr(init, field.name) is not None)
+        raise ValueError(f"bounds of {name!r}, which init does not give; allowed: {fitted}")
+    if not (np.isfinite(low) and np.isfinite(high) and low < high):
+        raise ValueError(f"bounds of {name!r} are ({low}, {high}); allowed: two finite numbers, the lower first")
+    if not low <= float(start) <= high:
+        raise ValueError(f"init.{name} is {float(start):g}, outside of its bounds ({low:g}, {high:g})")
+    return _Span(float(low), float(high))
+
+
+def _drawn(problem: _Problem, starts: int, seed: int) -> Float[np.ndarray, "start parameter"]:
+    """The first at init, the others spread evenly."""
+    first = [[span.coordinate(float(getattr(problem.init, name))) for name, span in problem.spans.items()]]
+    others = stats.qmc.LatinHypercube(len(problem.spans), rng=seed).random(max(starts - 1, 0))
+    return np.concatenate([first, others])
+
+
+def _downhill(
+    residuals: Callable[[Coordinates], Float[Array, " observation"]], starts: Float[np.ndarray, "start parameter"]
+) -> Float[np.ndarray, " parameter"]:
+    """The best point that any of the starts came to. A start without an equilibrium stays where it is."""
+    loss = jax.jit(jax.vmap(jax.value_and_grad(lambda u: 0.5 * jnp.mean(residuals(u) ** 2))))
+    optimiser = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, DESCENT))
+    points = jnp.asarray(starts)
+    state = optimiser.init(points)
+    best, best_loss = starts[0], np.inf
+    for _ in range(DESCENT):
+        losses, slopes = loss(points)
+        ranked = np.where(np.isnan(losses), np.inf, losses)
+        if ranked.min() < best_loss:
+            best, best_loss = np.asarray(points[ranked.argmin()]), ranked.min()
+        known = jnp.all(jnp.isfinite(slopes), axis=1, keepdims=True)
+        changes, state = optimiser.update(jnp.where(known, slopes, 0.0), state)
+        points = jnp.clip(optax.apply_updates(points, changes), 0.0, 1.0)  # pyright: ignore[reportArgumentType]
+    if not np.isfinite(best_loss):
+        raise ValueError("none of the starts has an equilibrium that the cold iteration finds: choose other bounds or another init")
+    return best
+
+
+def _jacobian(problem: _Problem) -> Callable[[np.ndarray], np.ndarray]:
+    forward = jax.jit(jax.jacfwd(problem.residuals))
+    return lambda u: np.asarray(forward(u))
+
+
+def _judged(problem: _Problem, found: Any, known_noise: bool) -> Fit:
+    """How well the data know what was found."""
+    names = list(problem.spans)
+    spare = found.fun.size - len(names)
+    variance = 1.0 if known_noise else (2.0 * found.cost / spare if spare else np.nan)
+    sizes, (_, singular, directions) = np.linalg.norm(found.jac, axis=0), np.linalg.svd(found.jac, full_matrices=False)
+    determined = singular > singular[0] * 1e-7
+    unseen = np.abs(directions[~determined]).max(axis=0, initial=0.0) > 1e-3
+    inverse = directions[determined].T / singular[determined]
+    covariance = variance * inverse @ inverse.T
+    deviation = np.where(unseen, np.nan, np.sqrt(np.diag(covariance)))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        correlations = covariance / np.outer(deviation, deviation)
+    reach = float(stats.norm.ppf(0.5 + CONFIDENCE / 2) if known_noise else stats.t.ppf(0.5 + CONFIDENCE / 2, max(spare, 1)))
+    intervals = {
+        name: Interval(*(float(span.value(u + sign * reach * d)) for sign in (0, -1, 1)))
+        for (name, span), u, d in zip(problem.spans.items(), found.x, deviation, strict=True)
+    }
+    said = [f"the data do not determine {name}" for name, hidden, size in zip(names, unseen, sizes, strict=True) if hidden]
+    said += [
+        f"the data hardly tell {names[i]} and {names[j]} apart: their estimates correlate by {correlations[i, j]:.4f}"
+        for i in range(len(names))
+        for j in range(i)
+        if abs(correlations[i, j]) > INDISTINCT
+    ]
+    said += [f"{name} is on its bound" for name, active in zip(names, found.active_mask, strict=True) if active]
+    parameters = problem.parameters(found.x)
+    equilibrium = solve(problem.model, parameters)
+    for sentence in said:
+        warnings.warn(sentence, FitWarning, stacklevel=3)
+    return Fit(parameters, equilibrium, intervals, correlations, _misfit(problem, found.fun), tuple(said))
+
+
+def _misfit(problem: _Problem, residuals: Float[np.ndarray, " observation"]) -> dict[str, float]:
+    counts = [int((~np.isnan(values)).sum()) for values in problem.observed.values()]
+    parts = np.split(residuals, np.cumsum(counts)[:-1])
+    return {
+        name: float(np.sqrt(np.mean(part**2)) * problem.noise[name]) for name, part in zip(problem.observed, parts, strict=True)
+    }
