@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -78,26 +79,40 @@ class _Span(NamedTuple):
         return (value - self.low) / (self.high - self.low)
 
 
-class _Problem(NamedTuple):
-    model: Model
+class _Problem(eqx.Module):
+    model: Model = eqx.field(static=True)
     init: Parameters
-    spans: dict[str, _Span]
+    spans: tuple[tuple[str, _Span], ...] = eqx.field(static=True)
     observed: dict[str, Observed]
-    noise: dict[str, float]
+    noise: dict[str, Float[np.ndarray, ""]]
     """Standard deviation of one observation of each target; its typical size where unknown."""
 
     def parameters(self, coordinates: Any) -> Parameters:
-        values = {name: span.value(coordinates[i]) for i, (name, span) in enumerate(self.spans.items())}
+        values = {name: span.value(coordinates[i]) for i, (name, span) in enumerate(self.spans)}
         return dataclasses.replace(self.init, **values)
 
     def residuals(self, coordinates: Coordinates) -> Float[Array, " observation"]:
-        """Predicted less observed, in units of the noise; NaN where there is no equilibrium."""
+        """Predicted less observed, in units of the noise, 0 where nothing was; NaN where there is no equilibrium."""
         parameters = self.parameters(coordinates)
         equilibrium = solve(self.model, parameters, select="cold")
         found = {**vars(equilibrium), **vars(metrics(self.model, parameters, equilibrium))}
-        parts = [_seen(name, found[name], values) / self.noise[name] for name, values in self.observed.items()]
+        parts = [_missed(name, found[name], values) / self.noise[name] for name, values in self.observed.items()]
         solved = equilibrium.status == Status.CONVERGED
         return jnp.where(solved, jnp.concatenate(parts), jnp.nan)
+
+    def loss(self, coordinates: Coordinates) -> Float[Array, ""]:
+        return 0.5 * jnp.mean(self.residuals(coordinates) ** 2)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Of observations."""
+        return {name: int((~np.isnan(values)).sum()) for name, values in self.observed.items()}
+
+
+# Compiled once for all data of the same shapes.
+_residuals = eqx.filter_jit(_Problem.residuals)
+_jacobian = eqx.filter_jit(jax.jacfwd(_Problem.residuals, argnums=1))
+_losses_and_slopes = eqx.filter_jit(jax.vmap(jax.value_and_grad(_Problem.loss, argnums=1), in_axes=(None, 0)))
 
 
 def fit(
@@ -130,12 +145,10 @@ def fit(
         ValueError: targets, bounds or noise of unknown names or with impossible values; or no start has an equilibrium.
     """
     problem = _posed(model, targets, as_scalars(init), bounds, noise or {})
-    residuals = jax.jit(problem.residuals)
-    begun = _downhill(problem.residuals, _drawn(problem, starts, seed))
     found = optimize.least_squares(
-        lambda u: np.asarray(residuals(u)),
-        begun,
-        jac=_jacobian(problem),  # pyright: ignore[reportArgumentType]
+        lambda u: np.asarray(_residuals(problem, u)),
+        _downhill(problem, _drawn(problem, starts, seed)),
+        jac=lambda u: np.asarray(_jacobian(problem, u)),  # pyright: ignore[reportArgumentType]
         bounds=(0.0, 1.0),
         xtol=FINISHED,
         ftol=FINISHED,
@@ -165,7 +178,9 @@ def _posed(
     if count < len(spans):
         raise ValueError(f"{count} observations cannot determine {len(spans)} parameters: {', '.join(spans)}")
     sizes = {name: float(np.sqrt(np.nanmean(values**2))) or 1.0 for name, values in observed.items()}
-    return _Problem(model, init, spans, observed, {**sizes, **noise})
+    return _Problem(
+        model, init, tuple(spans.items()), observed, {name: np.asarray(size) for name, size in {**sizes, **noise}.items()}
+    )
 
 
 def _observed(name: str, values: ArrayLike) -> Observed:
@@ -177,12 +192,10 @@ def _observed(name: str, values: ArrayLike) -> Observed:
     return numbers
 
 
-def _seen(name: str, predicted: Array, observed: Observed) -> Float[Array, " observation"]:
-    """Predicted less observed, where it was."""
+def _missed(name: str, predicted: Array, observed: Observed) -> Float[Array, " observation"]:
     if predicted.shape != observed.shape:
         raise ValueError(f"target {name!r} has shape {observed.shape}; this model's is {predicted.shape}")
-    there = np.nonzero(~np.isnan(observed))
-    return predicted[there] - observed[there]
+    return jnp.where(jnp.isnan(observed), 0.0, predicted - observed).ravel()
 
 
 def _span(init: Parameters, name: str, low: float, high: float) -> _Span:
@@ -199,44 +212,37 @@ def _span(init: Parameters, name: str, low: float, high: float) -> _Span:
 
 def _drawn(problem: _Problem, starts: int, seed: int) -> Float[np.ndarray, "start parameter"]:
     """The first at init, the others spread evenly."""
-    first = [[span.coordinate(float(getattr(problem.init, name))) for name, span in problem.spans.items()]]
+    first = [[span.coordinate(float(getattr(problem.init, name))) for name, span in problem.spans]]
     others = stats.qmc.LatinHypercube(len(problem.spans), rng=seed).random(max(starts - 1, 0))
     return np.concatenate([first, others])
 
 
-def _downhill(
-    residuals: Callable[[Coordinates], Float[Array, " observation"]], starts: Float[np.ndarray, "start parameter"]
-) -> Float[np.ndarray, " parameter"]:
+def _downhill(problem: _Problem, starts: Float[np.ndarray, "start parameter"]) -> Float[np.ndarray, " parameter"]:
     """The best point that any of the starts came to. A start without an equilibrium stays where it is."""
-    loss = jax.jit(jax.vmap(jax.value_and_grad(lambda u: 0.5 * jnp.mean(residuals(u) ** 2))))
     optimiser = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, DESCENT))
     points = jnp.asarray(starts)
     state = optimiser.init(points)
     best, best_loss = starts[0], np.inf
     for _ in range(DESCENT):
-        losses, slopes = loss(points)
+        losses, slopes = _losses_and_slopes(problem, points)
         ranked = np.where(np.isnan(losses), np.inf, losses)
         if ranked.min() < best_loss:
             best, best_loss = np.asarray(points[ranked.argmin()]), ranked.min()
         known = jnp.all(jnp.isfinite(slopes), axis=1, keepdims=True)
-        changes, state = optimiser.update(jnp.where(known, slopes, 0.0), state)
+        with jax.numpy_dtype_promotion("standard"):
+            changes, state = optimiser.update(jnp.where(known, slopes, 0.0), state)
         points = jnp.clip(optax.apply_updates(points, changes), 0.0, 1.0)  # pyright: ignore[reportArgumentType]
     if not np.isfinite(best_loss):
         raise ValueError("none of the starts has an equilibrium that the cold iteration finds: choose other bounds or another init")
     return best
 
 
-def _jacobian(problem: _Problem) -> Callable[[np.ndarray], np.ndarray]:
-    forward = jax.jit(jax.jacfwd(problem.residuals))
-    return lambda u: np.asarray(forward(u))
-
-
 def _judged(problem: _Problem, found: Any, known_noise: bool) -> Fit:
     """How well the data know what was found."""
-    names = list(problem.spans)
-    spare = found.fun.size - len(names)
+    names = [name for name, _ in problem.spans]
+    spare = sum(problem.counts.values()) - len(names)
     variance = 1.0 if known_noise else (2.0 * found.cost / spare if spare else np.nan)
-    sizes, (_, singular, directions) = np.linalg.norm(found.jac, axis=0), np.linalg.svd(found.jac, full_matrices=False)
+    _, singular, directions = np.linalg.svd(found.jac, full_matrices=False)
     determined = singular > singular[0] * 1e-7
     unseen = np.abs(directions[~determined]).max(axis=0, initial=0.0) > 1e-3
     inverse = directions[determined].T / singular[determined]
@@ -246,10 +252,10 @@ def _judged(problem: _Problem, found: Any, known_noise: bool) -> Fit:
         correlations = covariance / np.outer(deviation, deviation)
     reach = float(stats.norm.ppf(0.5 + CONFIDENCE / 2) if known_noise else stats.t.ppf(0.5 + CONFIDENCE / 2, max(spare, 1)))
     intervals = {
-        name: Interval(*(float(span.value(u + sign * reach * d)) for sign in (0, -1, 1)))
-        for (name, span), u, d in zip(problem.spans.items(), found.x, deviation, strict=True)
+        name: Interval(*(float(span.value(end)) for end in (u, u - reach * d, u + reach * d)))
+        for (name, span), u, d in zip(problem.spans, found.x, deviation, strict=True)
     }
-    said = [f"the data do not determine {name}" for name, hidden, size in zip(names, unseen, sizes, strict=True) if hidden]
+    said = [f"the data do not determine {name}" for name, hidden in zip(names, unseen, strict=True) if hidden]
     said += [
         f"the data hardly tell {names[i]} and {names[j]} apart: their estimates correlate by {correlations[i, j]:.4f}"
         for i in range(len(names))
@@ -265,8 +271,8 @@ def _judged(problem: _Problem, found: Any, known_noise: bool) -> Fit:
 
 
 def _misfit(problem: _Problem, residuals: Float[np.ndarray, " observation"]) -> dict[str, float]:
-    counts = [int((~np.isnan(values)).sum()) for values in problem.observed.values()]
-    parts = np.split(residuals, np.cumsum(counts)[:-1])
+    parts = np.split(residuals, np.cumsum([values.size for values in problem.observed.values()])[:-1])
     return {
-        name: float(np.sqrt(np.mean(part**2)) * problem.noise[name]) for name, part in zip(problem.observed, parts, strict=True)
+        name: float(np.sqrt((part**2).sum() / problem.counts[name]) * problem.noise[name])
+        for name, part in zip(problem.observed, parts, strict=True)
     }

@@ -1,5 +1,6 @@
 """`mfg.fit`: parameters from equilibria that they made."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -44,14 +45,17 @@ def test_under_noise_the_truth_lies_within_the_intervals(observed: dict[str, np.
         assert found.misfit == pytest.approx(noise, rel=0.5)
 
 
-def test_what_the_data_cannot_tell(observed: dict[str, np.ndarray]) -> None:
-    """A parameter that moves nothing is not determined."""
-    bounds = {"eta": (0.0, 0.3), "n_makers": (2.0, 9.0)}
+def test_what_the_data_cannot_tell() -> None:
+    """Without a running penalty only the flow of a whole day counts, A·horizon; a parameter of another coupling moves nothing."""
+    still = dataclasses.replace(TRUE, eta=0.0)
+    spread = mfg.metrics(MODEL, still, mfg.solve(MODEL, still, select="cold")).full_spread
+    bounds = {"A": (1.0, 9.0), "horizon": (0.5, 2.0), "k": (1.0, 2.0), "n_makers": (2.0, 9.0)}
     with pytest.warns(mfg.FitWarning) as told:
-        found = mfg.fit(MODEL, {"mean_spread": 1.9, "closing_spread": 2.0}, TRUE, bounds, starts=1)
-    assert "the data do not determine n_makers" in found.warnings
+        found = mfg.fit(MODEL, {"full_spread": spread}, still, bounds, noise={"full_spread": 0.01}, starts=1)
+    assert found.warnings == tuple(f"the data do not determine {name}" for name in ("A", "horizon", "n_makers"))
     assert [str(warning.message) for warning in told] == list(found.warnings)
-    assert np.isnan(found.intervals["n_makers"].low) and np.isfinite(found.intervals["eta"].value)
+    assert np.isnan(found.intervals["n_makers"].low) and found.intervals["n_makers"].value == pytest.approx(5.0)
+    assert found.intervals["k"].low < 1.5 < found.intervals["k"].high
 
 
 @pytest.mark.parametrize(
