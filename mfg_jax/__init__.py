@@ -17,6 +17,7 @@ from mfg_jax.measures import Metrics, metrics
 from mfg_jax.model import Model
 from mfg_jax.multiplicity import find_equilibria
 from mfg_jax.parameters import Flow, Parameters
+from mfg_jax.reaching import Reach, reach
 from mfg_jax.scheme import EULER, RK4, RungeKutta, Scheme
 from mfg_jax.solution import Branch, Equilibrium, Status
 from mfg_jax.turning_points import find_turning_points
@@ -43,6 +44,7 @@ __all__ = [
     "Parameters",
     "Picard",
     "Point",
+    "Reach",
     "Relative",
     "RungeKutta",
     "Scheme",
@@ -54,6 +56,7 @@ __all__ = [
     "find_turning_points",
     "fit",
     "metrics",
+    "reach",
     "solve",
     "solve_long_run",
 ]

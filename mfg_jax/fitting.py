@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -26,6 +26,7 @@ from mfg_jax.measures import Metrics, metrics
 from mfg_jax.model import Model
 from mfg_jax.parameters import Parameters, as_scalars
 from mfg_jax.solution import Equilibrium, Status
+from mfg_jax.span import Span
 
 DESCENT, LEARNING_RATE = 60, 0.05
 """Steps that all starts take together, in coordinates that run from 0 to 1 between the bounds."""
@@ -62,27 +63,10 @@ class Fit:
     """What the fit cannot tell; each was also given as a `FitWarning`."""
 
 
-class _Span(NamedTuple):
-    """The bounds of one parameter; positive ones are spanned in logarithms."""
-
-    low: float
-    high: float
-
-    def value(self, coordinate: Any) -> Any:
-        if self.low > 0:
-            return self.low * (self.high / self.low) ** coordinate
-        return self.low + (self.high - self.low) * coordinate
-
-    def coordinate(self, value: float) -> float:
-        if self.low > 0:
-            return float(np.log(value / self.low) / np.log(self.high / self.low))
-        return (value - self.low) / (self.high - self.low)
-
-
 class _Problem(eqx.Module):
     model: Model = eqx.field(static=True)
     init: Parameters
-    spans: tuple[tuple[str, _Span], ...] = eqx.field(static=True)
+    spans: tuple[tuple[str, Span], ...] = eqx.field(static=True)
     observed: dict[str, Observed]
     noise: dict[str, Float[np.ndarray, ""]]
     """Standard deviation of one observation of each target; its typical size where unknown."""
@@ -198,16 +182,12 @@ def _missed(name: str, predicted: Array, observed: Observed) -> Float[Array, " o
     return jnp.where(jnp.isnan(observed), 0.0, predicted - observed).ravel()
 
 
-def _span(init: Parameters, name: str, low: float, high: float) -> _Span:
-    start = getattr(init, name, None)
-    if start is None:
-        fitted = ", ".join(field.name for field in dataclasses.fields(init) if getattr(init, field.name) is not None)
-        raise ValueError(f"bounds of {name!r}, which init does not give; allowed: {fitted}")
-    if not (np.isfinite(low) and np.isfinite(high) and low < high):
-        raise ValueError(f"bounds of {name!r} are ({low}, {high}); allowed: two finite numbers, the lower first")
-    if not low <= float(start) <= high:
-        raise ValueError(f"init.{name} is {float(start):g}, outside of its bounds ({low:g}, {high:g})")
-    return _Span(float(low), float(high))
+def _span(init: Parameters, name: str, low: float, high: float) -> Span:
+    span = Span.of(init, name, low, high)
+    start = float(getattr(init, name))
+    if not low <= start <= high:
+        raise ValueError(f"init.{name} is {start:g}, outside of its bounds ({low:g}, {high:g})")
+    return span
 
 
 def _drawn(problem: _Problem, starts: int, seed: int) -> Float[np.ndarray, "start parameter"]:

@@ -65,7 +65,7 @@ def test_what_the_data_cannot_tell() -> None:
         ({"targets": {"spread": 1.0}}, "there is no target 'spread'; allowed: full_spread, "),
         ({"targets": {"full_spread": np.ones(3)}}, r"target 'full_spread' has shape \(3,\); this model's is \(25,\)"),
         ({"targets": {"mean_spread": np.inf}}, "none that is infinite"),
-        ({"bounds": {"A_ask": (1.0, 2.0)}}, "bounds of 'A_ask', which init does not give; allowed: A, k, eta"),
+        ({"bounds": {"A_ask": (1.0, 2.0)}}, "bounds of 'A_ask', which is no parameter that was given; allowed: A, k, eta"),
         ({"bounds": {"k": (2.0, 1.0)}}, r"bounds of 'k' are \(2.0, 1.0\); allowed: two finite numbers"),
         ({"bounds": {"k": (2.0, 3.0)}}, r"init.k is 1.5, outside of its bounds \(2, 3\)"),
         ({"noise": {"mean_spread": 0.0}}, "noise of 'mean_spread' is 0.0; allowed: a number > 0"),

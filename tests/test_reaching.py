@@ -1,0 +1,72 @@
+"""`mfg.reach`: the least of a parameter that brings a metric to a target."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mfg_jax as mfg
+
+MODEL = mfg.Model("elastic", x_max=4, n_steps=24)
+GAME = mfg.Parameters(A=3.0, k=1.5, eta=0.05, gamma=0.05, k0=0.5, crowd_mean=0.5, crowd_std=1.5)
+
+
+def final_derisk_probability(eta: float) -> float:
+    game = mfg.Parameters(A=3.0, k=1.5, eta=eta, gamma=0.05, k0=0.5, crowd_mean=0.5, crowd_std=1.5)
+    return float(mfg.metrics(MODEL, game, mfg.solve(MODEL, game)).final_derisk_probability)
+
+
+def test_the_least_that_is_enough() -> None:
+    target = final_derisk_probability(0.12)
+    found = mfg.reach(MODEL, GAME, "eta", (0.0, 1.0), "final_derisk_probability", at_least=target)
+    assert found.reached and found.unsolved == 0
+    assert found.value == pytest.approx(0.12, abs=2e-8)
+    assert found.metric >= target and found.metric == pytest.approx(target, abs=1e-8)
+    assert final_derisk_probability(found.value - 1e-6) < target
+    assert found.parameters.eta == found.value and found.equilibrium.status == mfg.Status.CONVERGED
+
+
+def test_a_metric_that_must_fall() -> None:
+    """Found on the first side where it is low enough; bounds that are positive are searched in logarithms."""
+    found = mfg.reach(MODEL, GAME, "gamma", (1e-2, 0.5), "peak_variance", at_most=2.4)
+    alike = mfg.reach(MODEL, GAME, "gamma", (2e-2, 0.3), "peak_variance", at_most=2.4)
+    assert found.reached and alike.reached
+    assert found.value == pytest.approx(alike.value, rel=1e-6)
+
+
+def test_what_the_first_bound_does_already() -> None:
+    found = mfg.reach(MODEL, GAME, "eta", (0.0, 1.0), "final_derisk_probability", at_least=0.1)
+    assert found.reached and found.value == 0.0
+
+
+def test_what_no_value_reaches() -> None:
+    """The best attainable is said: here at an end."""
+    found = mfg.reach(MODEL, GAME, "eta", (0.0, 0.2), "final_derisk_probability", at_least=0.999)
+    assert not found.reached
+    assert found.value == pytest.approx(0.2, abs=1e-6)
+    assert found.metric == pytest.approx(final_derisk_probability(0.2), abs=1e-6)
+
+
+def test_games_without_an_equilibrium_are_counted() -> None:
+    found = mfg.reach(MODEL, GAME, "eta", (-0.5, 0.5), "final_derisk_probability", at_least=final_derisk_probability(0.12))
+    assert found.reached and found.value == pytest.approx(0.12, abs=2e-8)
+    assert found.unsolved == 16
+    nowhere = mfg.reach(MODEL, GAME, "eta", (-2.0, -1.0), "final_derisk_probability", at_least=0.5)
+    assert not nowhere.reached and np.isnan(nowhere.metric) and nowhere.unsolved == 33
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"vary": "sigma"}, "bounds of 'sigma', which is no parameter that was given; allowed: A, k, eta"),
+        ({"bounds": (1.0, 0.0)}, "allowed: two finite numbers, the lower first"),
+        ({"metric": "spread"}, "there is no metric 'spread'; allowed: full_spread, "),
+        ({"metric": "full_spread"}, "metric 'full_spread' is a path; allowed: a scalar"),
+        ({"at_most": 0.5}, "give one of at_least and at_most"),
+        ({"at_least": None}, "give one of at_least and at_most"),
+    ],
+)
+def test_bad_input(changes: dict[str, Any], message: str) -> None:
+    choices: dict[str, Any] = {"vary": "eta", "bounds": (0.0, 1.0), "metric": "mean_spread", "at_least": 1.0} | changes
+    with pytest.raises(ValueError, match=message):
+        mfg.reach(MODEL, GAME, **choices)
