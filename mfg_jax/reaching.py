@@ -43,6 +43,7 @@ def reach(
     metric: str,
     at_least: float | None = None,
     at_most: float | None = None,
+    derisk_band: int = 1,
 ) -> Reach:
     """The least value of a parameter at which a metric of the principal equilibrium is at least, or at most, so much.
 
@@ -56,6 +57,7 @@ def reach(
         bounds: between which it is sought; where low > 0 evenly in logarithms.
         metric: a scalar field of `Metrics`, as `final_derisk_probability`.
         at_least, at_most: the target; one of the two.
+        derisk_band: as in `metrics`.
 
     Raises:
         ValueError: names or bounds that cannot be, or both targets or none.
@@ -72,7 +74,7 @@ def reach(
     def game(coordinate: float) -> tuple[Parameters, Equilibrium, float]:
         chosen = dataclasses.replace(parameters, **{vary: span.value(coordinate)})
         equilibrium = solve(model, chosen)
-        found = np.asarray(getattr(metrics(model, chosen, equilibrium), metric))
+        found = np.asarray(getattr(metrics(model, chosen, equilibrium, derisk_band), metric))
         if found.shape != ():
             raise ValueError(f"metric {metric!r} is a path; allowed: a scalar, as final_derisk_probability or mean_spread")
         return chosen, equilibrium, float(found) if equilibrium.status == Status.CONVERGED else np.nan

@@ -287,6 +287,38 @@ def sensitivity(
         typer.echo(f"wrote {path}")
 
 
+@app.command()
+def reach(
+    grid: Grid,
+    vary: Annotated[str, typer.Option(help="The parameter of which the least is sought.")],
+    between: Annotated[tuple[float, float], typer.Option(help="Its bounds.")],
+    metric: Annotated[str, typer.Option(help="A scalar metric: final_derisk_probability, mean_spread, …")],
+    at_least: Annotated[float | None, typer.Option(help="The metric is to be at least so much;")] = None,
+    at_most: Annotated[float | None, typer.Option(help="or at most so much.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="A CSV file for the table, with all digits.")] = None,
+) -> None:
+    """For each game of a grid, find the least of a parameter that brings a metric to a target."""
+    spec = _load(grid)
+
+    from sweeps import runtime
+
+    runtime.configure()
+    from sweeps import reaching
+
+    target = reaching.Target(vary, between, metric, at_least, at_most)
+    try:
+        rows = list(reaching.reach_all(spec, target))
+    except ValueError as error:
+        raise _fail(error) from None
+    typer.echo(reaching.table(spec, target, rows))
+    if output:
+        try:
+            output.write_text(reaching.csv_text(spec, target, rows))
+        except OSError as error:
+            raise _fail(error) from None
+        typer.echo(f"wrote {output}")
+
+
 def _renamed(columns: str) -> dict[str, str]:
     """From NAME=THEIRS,… to {NAME: THEIRS}."""
     pairs = [pair.split("=") for pair in columns.split(",") if pair]

@@ -1,11 +1,15 @@
 """`mfg.reach`: the least of a parameter that brings a metric to a target."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from typer.testing import CliRunner, Result
 
 import mfg_jax as mfg
+from sweeps.cli import app
 
 MODEL = mfg.Model("elastic", x_max=4, n_steps=24)
 GAME = mfg.Parameters(A=3.0, k=1.5, eta=0.05, gamma=0.05, k0=0.5, crowd_mean=0.5, crowd_std=1.5)
@@ -70,3 +74,44 @@ def test_bad_input(changes: dict[str, Any], message: str) -> None:
     choices: dict[str, Any] = {"vary": "eta", "bounds": (0.0, 1.0), "metric": "mean_spread", "at_least": 1.0} | changes
     with pytest.raises(ValueError, match=message):
         mfg.reach(MODEL, GAME, **choices)
+
+
+GRID = """\
+model: {coupling: elastic, x_max: 4, n_steps: 24}
+parameters: {A: 3.0, k: 1.5, eta: 0.05, k0: 0.5, crowd_mean: 0.5, crowd_std: 1.5}
+sweep: {gamma: [0.05, 0.1, 0.2]}
+"""
+
+
+def run(folder: Path, *options: object) -> Result:
+    (folder / "grid.yaml").write_text(GRID)
+    defaults = ["--vary", "eta", "--between", 0, 1, "--metric", "final_derisk_probability"]
+    return CliRunner().invoke(app, ["reach", str(folder / "grid.yaml"), *map(str, [*defaults, *options])])
+
+
+def test_a_trade_off_curve(tmp_path: Path) -> None:
+    """The dearer the close, the less running penalty is needed."""
+    result = run(tmp_path, "--at-least", 0.8, "-o", tmp_path / "curve.csv")
+    assert result.exit_code == 0, result.output
+    rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in result.stdout.splitlines()[2:5]]
+    assert [row[0] for row in rows] == ["0.05", "0.1", "0.2"]
+    assert {row[3] for row in rows} == {"yes"}
+    curve = pd.read_csv(tmp_path / "curve.csv")
+    assert curve.eta.is_monotonic_decreasing and (curve.final_derisk_probability >= 0.8).all()
+    direct = mfg.reach(MODEL, GAME, "eta", (0.0, 1.0), "final_derisk_probability", at_least=0.8)
+    assert curve.eta[0] == direct.value
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--vary", "gamma", "--at-least", 0.8), "gamma is swept; to vary it, take it out of `sweep`"),
+        (("--vary", "A_ask", "--at-least", 0.8), "bounds of 'A_ask', which is no parameter that was given; allowed: A, k, eta"),
+        ((), "give one of at_least and at_most"),
+        (("--metric", "spread", "--at-most", 0.8), "there is no metric 'spread'; allowed: "),
+    ],
+)
+def test_commands_that_cannot_be(tmp_path: Path, options: tuple[object, ...], message: str) -> None:
+    result = run(tmp_path, *options)
+    assert result.exit_code == 2
+    assert message in result.stderr

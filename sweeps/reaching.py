@@ -1,0 +1,75 @@
+"""For every game of a grid, the least of one parameter that brings a metric to a target: a trade-off curve over what is swept."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from io import StringIO
+from typing import Any, NamedTuple
+
+import mfg_jax as mfg
+from sweeps import markdown
+from sweeps.engine import Sweep
+from sweeps.spec import Spec
+
+
+class Target(NamedTuple):
+    """What is to be reached, and by which parameter: arguments of `mfg_jax.reach`."""
+
+    vary: str
+    bounds: tuple[float, float]
+    metric: str
+    at_least: float | None
+    at_most: float | None
+
+
+class Row(NamedTuple):
+    """One game of the grid."""
+
+    point: dict[str, Any]
+    """Its swept values."""
+    found: mfg.Reach
+
+
+def reach_all(spec: Spec, target: Target) -> Iterator[Row]:
+    """One game after the other.
+
+    Raises:
+        ValueError: a target that cannot be, or a parameter to vary that is swept.
+    """
+    sweep = Sweep(spec)
+    if target.vary in sweep.design.coords:
+        raise ValueError(f"{target.vary} is swept; to vary it, take it out of `sweep` and give it any value under `parameters`")
+    for i in range(len(sweep.design)):
+        point = {name: values[0].item() for name, values in sweep.design.columns(i, i + 1).items()}
+        kind = [str(point.get(name, getattr(spec.model, name))) for name in ("coupling", "boundary")]
+        numbers = {name: value for name, value in point.items() if name not in ("coupling", "boundary")}
+        parameters = mfg.Parameters(**{"A": None, "k": None, **spec.parameters, **numbers})
+        found = mfg.reach(sweep.model(*kind), parameters, *target, derisk_band=spec.metrics.derisk_band)
+        yield Row(point, found)
+
+
+def header(spec: Spec, target: Target) -> list[str]:
+    return [*spec.sweep, target.vary, target.metric, "reached"]
+
+
+def cells(row: Row) -> list[str]:
+    swept = [f"{value:.6g}" if isinstance(value, float) else str(value) for value in row.point.values()]
+    missing = f", {row.found.unsolved} games between the bounds without an equilibrium" if row.found.unsolved else ""
+    said = ("yes" if row.found.reached else "no, this is the best") + missing
+    return [*swept, f"{row.found.value:.6g}", f"{row.found.metric:.6g}", said]
+
+
+def table(spec: Spec, target: Target, rows: Sequence[Row]) -> str:
+    """In Markdown."""
+    return markdown.table(header(spec, target), map(cells, rows))
+
+
+def csv_text(spec: Spec, target: Target, rows: Sequence[Row]) -> str:
+    """With all digits."""
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*header(spec, target), "unsolved"])
+    for point, found in rows:
+        writer.writerow([*point.values(), repr(found.value), repr(found.metric), found.reached, found.unsolved])
+    return text.getvalue()
