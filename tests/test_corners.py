@@ -80,7 +80,7 @@ def test_every_game_ends_with_the_truth(
         assert equilibrium.status in (mfg.Status.CONVERGED, mfg.Status.CONTINUATION_STOPPED), game
 
 
-@pytest.mark.parametrize(("corner", "model"), zip(CORNERS, itertools.cycle(MODELS)))
+@pytest.mark.parametrize(("corner", "model"), list(zip(CORNERS, itertools.cycle(MODELS))))
 def test_every_corner_by_itself_is_solved(corner: str, model: str) -> None:
     equilibrium = program(model, True)(CORNERS[corner])
     assert equilibrium.status == mfg.Status.CONVERGED and equilibrium.branch == mfg.Branch.PRINCIPAL
