@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from mfg_jax.game import Game
 from mfg_jax.lattice import jumps
 from mfg_jax.model import Model
-
-PerStep = Float[Array, "step side edge"]
 
 
 def with_mean_rates(
@@ -31,16 +29,17 @@ def with_mean_rates(
     wanted = jax.vmap(lambda value, crowd: model.coupling.unbounded_quote(jumps(value), crowd, game.flow))(values, seen)
     first, last = wanted[1:], wanted[:-1]  # of the backward step
 
-    def error(bound: Float[Array, "side #edge"]) -> PerStep:
-        """Of the mean rate, where a quote is held at the bound for a part of the step only."""
-        crosses = (first < bound) != (last < bound)
-        change = jnp.where(crosses, last - first, 1.0)
-        held = jnp.where(crosses, bound, 0.0)  # an infinite bound is never met, but its derivatives would be NaN
-        theta = jnp.where(crosses, (held - first) / change, 0.0)
-        crowd_there = seen[1:] + theta * (seen[:-1] - seen[1:])
-        rate = lambda quote: model.coupling.rate(quote, crowd_there, game.flow)  # noqa: E731
-        steepness = jax.jvp(rate, (held,), (jnp.ones_like(held),))[1]
-        return jnp.where(crosses, jnp.abs(change) * steepness * model.settled_scheme.missed_at_kink(theta), 0.0)
+    def crosses(bound: Float[Array, "side #edge"]) -> Bool[Array, "step side edge"]:
+        return (first < bound) != (last < bound)
 
-    moved = error(game.flow.quote_max) - error(game.flow.quote_min)
-    return rates + jnp.where(model.quoting, moved, 0.0)[:, None]
+    at_least, at_most = crosses(game.flow.quote_min), crosses(game.flow.quote_max)
+    meets = (at_least ^ at_most) & model.quoting  # a quote that crosses both is left as the stages see it
+    # where no bound is met, numbers whose derivatives are finite
+    held = jnp.where(meets, jnp.where(at_least, game.flow.quote_min, game.flow.quote_max), 0.0)
+    change = jnp.where(meets, last - first, 1.0)
+    theta = jnp.where(meets, (held - first) / change, 0.0)
+    crowd_there = seen[1:] + theta * (seen[:-1] - seen[1:])
+    rate = lambda quote: model.coupling.rate(quote, crowd_there, game.flow)  # noqa: E731
+    steepness = jax.jvp(rate, (held,), (jnp.where(at_least, -1.0, 1.0),))[1]
+    missed = jnp.abs(change) * steepness * model.settled_scheme.missed_at_kink(theta)
+    return rates + jnp.where(meets, missed, 0.0)[:, None]

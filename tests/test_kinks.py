@@ -51,6 +51,12 @@ def test_mean_rates_are_right_where_quotes_meet_their_bounds(coupling: str) -> N
     assert errors_corrected.sum() < 0.15 * errors_seen.sum()
 
 
+def test_equal_bounds_leave_the_rates_as_they_are() -> None:
+    model = mfg.Model("relative", x_max=6, n_steps=STEPS, scheme="rk4")
+    seen, corrected = backward(model, as_scalars(parameters_of(CLIPPED | {"quote_min": 0.7, "quote_max": 0.7})))
+    np.testing.assert_array_equal(seen, corrected)
+
+
 def test_without_bounds_nothing_changes_and_derivatives_are_finite() -> None:
     model = mfg.Model("relative", x_max=6, n_steps=STEPS, scheme="rk4")
     parameters = as_scalars(parameters_of(CLIPPED | UNCLIPPED))
