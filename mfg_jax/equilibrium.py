@@ -82,7 +82,8 @@ def solve(model: Model, parameters: Parameters, certify: str = "basic", select: 
 
     Never raises for the numbers of a game: see `status` (`mfg_jax.Status(int(eq.status)).explanation` says what to try).
     Derivatives are those of the equilibrium of the discrete game, by the implicit function theorem; where a quote sits exactly on
-    a bound they are the mean of both sides. They mean nothing where `status` is not converged.
+    a bound they are one-sided, those of a quote just within it. They mean nothing where `status` is not converged, and are NaN
+    where the linear equations for them could not be solved, as at a fold.
 
     Args:
         model: the static choices.
@@ -116,7 +117,13 @@ def _solve_to_tolerance(model: Model, parameters: Parameters, select: str, toler
     if level + 1 == len(REFINEMENTS):
         return stored
     enough = ~worth_refining(found.status, cast("Array", found.time_error), tolerance)
-    return _when(enough, lambda: stored, lambda: _solve_to_tolerance(model, parameters, select, tolerance, level + 1))
+
+    def with_more_steps() -> Equilibrium:
+        finer = _solve_to_tolerance(model, parameters, select, tolerance, level + 1)
+        worse = (found.status == Status.CONVERGED) & (finer.status != Status.CONVERGED)
+        return jax.tree.map(lambda a, b: jnp.where(worse, a, b), stored, finer)
+
+    return _when(enough, lambda: stored, with_more_steps)
 
 
 def worth_refining(status: IntArray, time_error: FloatArray, tolerance: float) -> Any:
@@ -328,7 +335,7 @@ def _follow_coarsely(model: Model, parameters: Parameters, attempt: int, skip: B
     arrived = found.arrived & ~jnp.asarray(skip)
     astray = _when(arrived, lambda: ~walker.on_one_path(found), lambda: jnp.asarray(False))
     crowd = in_the_box(game, crowd_at(coarse, found.crowd, model.time_fractions))
-    return Lead(found._replace(crowd=crowd, arrived=found.arrived & ~astray), astray)
+    return Lead(found._replace(crowd=crowd, arrived=arrived & ~astray), astray)
 
 
 def _finite(reply: BestReply) -> Bool[Array, ""]:

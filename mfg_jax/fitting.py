@@ -20,12 +20,12 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 from scipy import optimize, stats
 
-from mfg_jax.equilibrium import solve
+from mfg_jax.equilibrium import SAME_EQUILIBRIUM, solve
 from mfg_jax.flow import CONFIDENCE, Interval
 from mfg_jax.measures import Metrics, metrics
 from mfg_jax.model import Model
-from mfg_jax.parameters import Parameters, as_scalars
-from mfg_jax.solution import Equilibrium, Status
+from mfg_jax.parameters import Parameters, as_scalars, order_flow
+from mfg_jax.solution import Branch, Equilibrium, Status
 from mfg_jax.span import Span
 
 DESCENT, LEARNING_RATE = 60, 0.05
@@ -35,7 +35,7 @@ INDISTINCT = 0.99
 FINISHED = 1e-12
 """Relative change of the parameters, or of the sum of squares, at which the last start is done."""
 
-OBSERVABLE = [field.name for owner in (Metrics, Equilibrium) for field in dataclasses.fields(owner)]
+OBSERVABLE = [field.name for field in dataclasses.fields(Metrics)] + ["value", "ask", "bid", "density", "crowd_ask", "crowd_bid"]
 
 Coordinates = Float[Array, " parameter"]
 Observed = Float[np.ndarray, "*shape"]
@@ -138,7 +138,7 @@ def fit(
         ftol=FINISHED,
         gtol=FINISHED,
     )
-    return _judged(problem, found, known_noise=noise is not None)
+    return _judged(problem, found, known_noise=bool(noise))
 
 
 def _posed(
@@ -205,12 +205,12 @@ def _downhill(problem: _Problem, starts: Float[np.ndarray, "start parameter"]) -
     best, best_loss = starts[0], np.inf
     for _ in range(DESCENT):
         losses, slopes = _losses_and_slopes(problem, points)
-        ranked = np.where(np.isnan(losses), np.inf, losses)
+        known = jnp.all(jnp.isfinite(slopes), axis=1)  # without a slope there is no way on
+        ranked = np.where(np.isfinite(losses) & np.asarray(known), losses, np.inf)
         if ranked.min() < best_loss:
             best, best_loss = np.asarray(points[ranked.argmin()]), ranked.min()
-        known = jnp.all(jnp.isfinite(slopes), axis=1, keepdims=True)
         with jax.numpy_dtype_promotion("standard"):
-            changes, state = optimiser.update(jnp.where(known, slopes, 0.0), state)
+            changes, state = optimiser.update(jnp.where(known[:, None], slopes, 0.0), state)
         points = jnp.clip(optax.apply_updates(points, changes), 0.0, 1.0)  # pyright: ignore[reportArgumentType]
     if not np.isfinite(best_loss):
         raise ValueError("none of the starts has an equilibrium that the cold iteration finds: choose other bounds or another init")
@@ -243,11 +243,21 @@ def _judged(problem: _Problem, found: Any, known_noise: bool) -> Fit:
         if abs(correlations[i, j]) > INDISTINCT
     ]
     said += [f"{name} is on its bound" for name, active in zip(names, found.active_mask, strict=True) if active]
+    if not found.success:
+        said.append(f"the fit was not finished: {found.message}")
     parameters = problem.parameters(found.x)
-    equilibrium = solve(problem.model, parameters)
+    equilibrium = solve(problem.model, parameters, select="cold")
+    if not _is_principal(problem.model, parameters, equilibrium):
+        said.append("the equilibrium that was fitted is not the principal one of its parameters")
     for sentence in said:
         warnings.warn(sentence, FitWarning, stacklevel=3)
     return Fit(parameters, equilibrium, intervals, correlations, _misfit(problem, found.fun), tuple(said))
+
+
+def _is_principal(model: Model, parameters: Parameters, fitted: Equilibrium) -> bool:
+    principal = solve(model, parameters)
+    apart = max(float(jnp.max(jnp.abs(getattr(principal, side) - getattr(fitted, side)))) for side in ("crowd_ask", "crowd_bid"))
+    return bool(principal.branch == Branch.PRINCIPAL) and apart * float(jnp.max(order_flow(parameters).k)) <= SAME_EQUILIBRIUM
 
 
 def _misfit(problem: _Problem, residuals: Float[np.ndarray, " observation"]) -> dict[str, float]:

@@ -85,10 +85,14 @@ def fit_orders(orders: Orders, window: tuple[float, float], blocks: int = 50, se
     """
     low, high = window
     reached = orders.depths >= low
-    excess = orders.depths[reached] - low
-    ended, reach = _within(excess, orders.tick, high - low)
+    depths = orders.depths[reached]
+    gap = _to_the_first_price(depths - low, orders.tick)
+    excess = depths - low - gap
+    ended, reach = _within(excess, orders.tick, np.maximum(high - low - gap, 0.0))
     block = np.minimum((orders.times[reached] / orders.duration * blocks).astype(int), blocks - 1)
-    sums = np.stack([np.bincount(block, weights, blocks) for weights in (np.ones_like(excess), ended, reach)], axis=1)
+    gaps, kind = np.unique(gap, return_inverse=True)
+    counts = [np.bincount(block, kind == i, blocks) for i in range(gaps.size)]
+    sums = np.stack([*counts, *(np.bincount(block, weights, blocks) for weights in (ended, reach))], axis=1)
     if not ended.any() or not reach.any():
         where = f"between {low:g} and {high:g} from the mid"
         raise FlowError(f"no orders end {where}, or all at its start; allowed: a window in which they end at several prices")
@@ -96,16 +100,26 @@ def fit_orders(orders: Orders, window: tuple[float, float], blocks: int = 50, se
         raise FlowError(f"{excess.size} orders reach {low:g} from the mid; allowed: at least {FEWEST_ORDERS}, to resample them")
     rng = np.random.default_rng(seed)
     draws = rng.multinomial(blocks, np.full(blocks, 1 / blocks), size=RESAMPLES)
-    arrived, endings, reaches = np.concatenate([sums.sum(axis=0)[None], draws @ sums]).T
+    *arrived, endings, reaches = np.concatenate([sums.sum(axis=0)[None], draws @ sums]).T
     k = _maximum_likelihood(endings, reaches, orders.tick)
-    A = arrived / orders.duration * np.exp(k * low)
-    dispersion = float(sums[:, 0].var(ddof=1) / sums[:, 0].mean())
+    A = (np.exp(np.multiply.outer(low + gaps, k)) * arrived).sum(axis=0) / orders.duration
+    orders_in_block = np.sum(counts, axis=0)
+    dispersion = float(orders_in_block.var(ddof=1) / orders_in_block.mean())
     distance = _distance(excess, float(k[0]), orders.tick, high - low)
     usual = _usual_distance(excess.size, float(k[0]), orders.tick, high - low, rng)
     return Fit(_interval(A), _interval(k), excess.size, window, dispersion, distance, usual)
 
 
-def _within(excess: np.ndarray, tick: float, width: float) -> tuple[np.ndarray, np.ndarray]:
+def _to_the_first_price(beyond: np.ndarray, tick: float) -> np.ndarray:
+    """From the window's start to the first price at which each order could have ended: all that is known of how far it went from
+    there to that price is that it did."""
+    if not tick:
+        return np.zeros_like(beyond)
+    gap = np.mod(beyond, tick)
+    return np.where(np.isclose(gap, tick), 0.0, gap.round(9))
+
+
+def _within(excess: np.ndarray, tick: float, width: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Which orders are known to end within the window, and how far into it each is known to reach."""
     ended = excess + tick <= width
     return ended, np.where(ended, excess, width)
@@ -129,7 +143,7 @@ def _distance(excess: np.ndarray, k: float, tick: float, width: float) -> float:
     ended, _ = _within(excess, tick, width)
     prices = np.sort(excess[ended])
     observed = np.searchsorted(prices, prices, side="right") / excess.size
-    return float(np.max(np.abs(observed + np.expm1(-k * (prices + tick)))))
+    return float(np.max(np.abs(observed + np.expm1(-k * (prices + tick))), initial=0.0))
 
 
 def _usual_distance(size: int, k: float, tick: float, width: float, rng: np.random.Generator) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from mfg_jax.best_reply import best_reply
 from mfg_jax.continuation import Found, Walk, Walker
@@ -60,7 +60,9 @@ def find_equilibria(model: Model, parameters: Parameters, certify: str = "basic"
     if principal.equilibrium.status == Status.INVALID_PARAMETERS:
         return []
     guesses = _coarse_equilibria(coarsened(model), scalars)
-    candidates = [principal, *(_polished(model, scalars, guess) for guess in guesses)]
+    known = principal.equilibrium.status == Status.CONVERGED
+    branch = Branch.OTHER if known else Branch.UNVERIFIED  # without the principal one, any of them may be that
+    candidates = [principal, *(_polished(model, scalars, guess, jnp.asarray(branch.value)) for guess in guesses)]
     found: list[Solved] = []
     for solved in candidates:
         converged = solved.equilibrium.status == Status.CONVERGED
@@ -143,13 +145,13 @@ def _iterated(coarse: Model, parameters: Parameters, start: Path) -> Found:
 
 
 @eqx.filter_jit
-def _polished(model: Model, parameters: Parameters, guess: Path) -> Solved:
-    """The equilibrium on the model's grid near a coarse one; off the principal branch, as that is not the first one found."""
+def _polished(model: Model, parameters: Parameters, guess: Path, branch: Int[Array, ""]) -> Solved:
+    """The equilibrium on the model's grid near a coarse one."""
     game = lay_out(model, parameters)
     there = _walker(model, parameters).polish(crowd_at(coarsened(model), guess, model.time_fractions))
     reply = best_reply(model, game, there.crowd)
     status = jnp.where(there.arrived, Status.CONVERGED.value, Status.CONTINUATION_STOPPED.value)
-    found = Search(there.residual, there.trips, jnp.asarray(False), jnp.asarray(Branch.OTHER.value), there.folds)
+    found = Search(there.residual, there.trips, jnp.asarray(False), branch, there.folds)
     return Solved(assemble(model, parameters, game, there.crowd, reply, found, status), there.crowd, jnp.asarray(True))
 
 

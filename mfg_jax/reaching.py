@@ -12,7 +12,7 @@ from mfg_jax.equilibrium import solve
 from mfg_jax.measures import Metrics, metrics
 from mfg_jax.model import Model
 from mfg_jax.parameters import Parameters
-from mfg_jax.solution import Equilibrium, Status
+from mfg_jax.solution import Branch, Equilibrium, Status
 from mfg_jax.span import Span
 
 SCANNED = 33
@@ -77,7 +77,8 @@ def reach(
         found = np.asarray(getattr(metrics(model, chosen, equilibrium, derisk_band), metric))
         if found.shape != ():
             raise ValueError(f"metric {metric!r} is a path; allowed: a scalar, as final_derisk_probability or mean_spread")
-        return chosen, equilibrium, float(found) if equilibrium.status == Status.CONVERGED else np.nan
+        principal = equilibrium.status == Status.CONVERGED and equilibrium.branch == Branch.PRINCIPAL
+        return chosen, equilibrium, float(found) if principal else np.nan
 
     def excess(coordinate: float) -> float:
         """Over the target, positive where it is reached; NaN where there is no equilibrium."""
@@ -85,10 +86,18 @@ def reach(
 
     scanned = np.linspace(0.0, 1.0, SCANNED)
     excesses = np.array([excess(coordinate) for coordinate in scanned])
-    coordinate = _least(excess, scanned, excesses) if (excesses >= 0).any() else _nearest(excess, scanned, excesses)
+    if not (excesses >= 0).any():
+        nearest = _nearest(excess, scanned, excesses)
+        place = int(np.searchsorted(scanned, nearest))  # a peak between two of those scanned may be high enough
+        scanned, excesses = np.insert(scanned, place, nearest), np.insert(excesses, place, excess(nearest))
+    coordinate = _least(excess, scanned, excesses) if (excesses >= 0).any() else float(scanned[_highest(excesses)])
     chosen, equilibrium, found = game(coordinate)
     reached = bool(sign * (found - target) >= 0)
     return Reach(reached, float(span.value(coordinate)), found, chosen, equilibrium, int(np.isnan(excesses).sum()))
+
+
+def _highest(excesses: np.ndarray) -> int:
+    return 0 if np.isnan(excesses).all() else int(np.nanargmax(excesses))
 
 
 def _least(excess: Callable[[float], float], scanned: np.ndarray, excesses: np.ndarray) -> float:
@@ -105,9 +114,9 @@ def _least(excess: Callable[[float], float], scanned: np.ndarray, excesses: np.n
 
 def _nearest(excess: Callable[[float], float], scanned: np.ndarray, excesses: np.ndarray) -> float:
     """The coordinate at which the metric comes nearest to its target."""
-    if np.isnan(excesses).all():
-        return float(scanned[0])
-    best = int(np.nanargmax(excesses))
+    best = _highest(excesses)
+    if np.isnan(excesses[best]):
+        return float(scanned[best])
     ends = scanned[max(best - 1, 0)], scanned[min(best + 1, SCANNED - 1)]
 
     def shortfall(coordinate: float) -> float:

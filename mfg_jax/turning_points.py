@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mfg_jax.continuation import ARRIVED, MOST_TRIPS, WALKING, Walk, Walker
-from mfg_jax.game import lay_out, residual_tolerance
+from mfg_jax.game import lay_out, residual_tolerance, valid
 from mfg_jax.model import Model
 from mfg_jax.parameters import Parameters, as_scalars
 from mfg_jax.solution import Status
@@ -29,9 +29,12 @@ def find_turning_points(model: Model, parameters: Parameters) -> Float[np.ndarra
         model, parameters: as for `solve`. The path is followed on the model's own grid, by its scheme for stiff games.
 
     Raises:
-        ValueError: fields that are no scalars. RuntimeError: the path could not be followed to its end.
+        ValueError: fields that are no scalars, or numbers that no game has.
+        RuntimeError: the path could not be followed to its end.
     """
     model, scalars = model.stiff_model, as_scalars(parameters)
+    if not valid(model, scalars):
+        raise ValueError(Status.INVALID_PARAMETERS.explanation)
     folds = []
     there = _start(model, scalars)
     while there.outcome == WALKING and there.trips < MOST_TRIPS:
@@ -51,8 +54,10 @@ def _located(model: Model, parameters: Parameters, here: Walk, there: Walk) -> f
     """Between two points of the path, first by points in between, then by the cubic that has the path's slopes at both."""
     while (distance := float(jnp.linalg.norm(there.here - here.here))) > NEAR:
         there = _next_point(model, parameters, _with_step(model, parameters, here, jnp.asarray(distance / 4, there.step.dtype)))
-        while not _turned(here, there):
+        while there.outcome == WALKING and not _turned(here, there):
             here, there = there, _next_point(model, parameters, there)
+        if not _turned(here, there):
+            raise RuntimeError(Status.CONTINUATION_STOPPED.explanation)
     dials = [float(walk.here[-1]) for walk in (here, there)]
     slopes = [distance * float(walk.tangent[-1]) for walk in (here, there)]
     cubic = np.polynomial.Polynomial(

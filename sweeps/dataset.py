@@ -88,6 +88,8 @@ FULL_CERTIFICATES = _table(
     """,
 )
 
+DIFFERENTIATED = Variable("differentiated", (), "1", "whether the equations for the derivatives were solved (1) or not (0)")
+
 EQUILIBRIA = Variable("equilibria", (), "1", "equilibria found by looking for all of them")
 
 SCALARS = _table(
@@ -150,6 +152,8 @@ def variables(spec: Spec) -> Iterator[Variable]:
         yield EQUILIBRIA
     if spec.outputs.baseline:
         yield from COMPETITION
+    if spec.outputs.gradients:
+        yield DIFFERENTIATED
     scalars = {variable.name: variable for variable in SCALARS}
     for name in spec.outputs.gradients:
         of = scalars[name]

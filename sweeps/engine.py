@@ -33,7 +33,7 @@ from mfg_jax.equilibrium import (
 )
 from mfg_jax.lattice import inventories
 from sweeps import runtime, store
-from sweeps.dataset import COMPETITION, EQUILIBRIA, SCALARS, STATUSES, variables, variables_of_one_equilibrium
+from sweeps.dataset import COMPETITION, DIFFERENTIATED, EQUILIBRIA, SCALARS, STATUSES, variables, variables_of_one_equilibrium
 from sweeps.sampling import Design, design
 from sweeps.schema import OutputsSection
 from sweeps.spec import Spec
@@ -108,6 +108,12 @@ class Sweep:
         given = {*self.spec.parameters, *self.design.coords}
         return tuple(f.name for f in fields(mfg.Parameters) if f.name in given or isinstance(f.default, float))
 
+    @cached_property
+    def fixed(self) -> dict[str, float]:
+        """The parameters that are the same in all games."""
+        defaults = {f.name: f.default for f in fields(mfg.Parameters) if isinstance(f.default, float)}
+        return {**defaults, **self.spec.parameters}
+
     def model(self, coupling: str, boundary: str) -> mfg.Model:
         chosen = self.spec.model
         initial = self.spec.initial
@@ -179,7 +185,8 @@ class Sweep:
 
     def submit_block(self, block: store.Block, batch: int, pool: ThreadPoolExecutor) -> list[Future[Solved]]:
         """Hands the games of a block to the workers, in batches of one kind of game each."""
-        columns = self.design.columns(block.start, block.stop)
+        fixed = {name: np.full(len(block), value) for name, value in self.fixed.items()}
+        columns = fixed | self.design.columns(block.start, block.stop)
         couplings = columns.pop("coupling", np.full(len(block), self.spec.model.coupling))
         boundaries = columns.pop("boundary", np.full(len(block), self.spec.model.boundary))
         tasks = []
@@ -209,14 +216,16 @@ class Sweep:
             left = np.flatnonzero(worth_refining(results["status"], results["time_error"], tolerance))
             if not left.size:
                 break
-            for name, values in self._solve_with_steps(refinement, kind, _chosen(columns, left), batch).items():
-                results[name][left] = values
+            finer = self._solve_with_steps(refinement, kind, _chosen(columns, left), batch)
+            no_worse = (finer["status"] == mfg.Status.CONVERGED) | (results["status"][left] != mfg.Status.CONVERGED)
+            for name, values in finer.items():
+                results[name][left[no_worse]] = values[no_worse]
         return results
 
     def _count_equilibria(self, kind: tuple[str, str], columns: Mapping[str, np.ndarray]) -> np.ndarray:
         """One game after the other: what there is to do for each depends on what was found."""
         games = len(next(iter(columns.values())))
-        model, parameters = self.model(*kind), self._parameters(columns, games)
+        model, parameters = self.model(*kind), _parameters(columns)
 
         def game(i: int) -> mfg.Parameters:
             return jax.tree.map(lambda leaf: leaf[i], parameters)
@@ -249,13 +258,8 @@ class Sweep:
         """A short batch is filled up with repetitions of its first game, whose results are dropped again here."""
         games = len(next(iter(columns.values())))
         filled = {name: np.concatenate([v, np.repeat(v[:1], batch - games)]) for name, v in columns.items()}
-        results = self.program(model, batch, way)(self._parameters(filled, batch), games)
+        results = self.program(model, batch, way)(_parameters(filled), games)
         return {name: np.array(value[:games]) for name, value in results.items()}
-
-    def _parameters(self, columns: Mapping[str, np.ndarray], batch: int) -> mfg.Parameters:
-        defaults = {f.name: f.default for f in fields(mfg.Parameters) if isinstance(f.default, float)}
-        fixed = {name: np.full(batch, value) for name, value in {**defaults, **self.spec.parameters}.items()}
-        return mfg.Parameters(**{"A": None, "k": None, **fixed, **columns})
 
     def program(self, model: mfg.Model, batch: int, way: Way) -> Program:
         """The compiled program that solves `batch` games on a model in one way. Compiled once for all batches, when needed."""
@@ -266,8 +270,12 @@ class Sweep:
                 # On a CPU each game runs its own loops, and stops when it is done; a GPU wants all lanes at once.
                 many = _one_by_one(solve_one) if jax.default_backend() == "cpu" else _all_at_once(solve_one)
                 example = {name: np.ones(batch) for name in self.parameter_names}
-                self._programs[key] = jax.jit(many).lower(self._parameters(example, batch), 1).compile()
+                self._programs[key] = jax.jit(many).lower(_parameters(example), 1).compile()
             return self._programs[key]
+
+
+def _parameters(columns: Mapping[str, np.ndarray]) -> mfg.Parameters:
+    return mfg.Parameters(**{"A": None, "k": None, **columns})
 
 
 def _chosen(columns: Mapping[str, np.ndarray], games: np.ndarray) -> dict[str, np.ndarray]:
@@ -347,7 +355,10 @@ def _stored_variables(
         # one metric after the other: a batch of them would have to be compiled as one
         rows = jax.lax.map(lambda cotangent: jnp.stack(jax.tree.leaves(pull_back(cotangent))), jnp.eye(differentiated.size))
         # off an equilibrium the implicit function theorem says nothing
-        rows = jnp.where(stored["status"] == mfg.Status.CONVERGED, rows, jnp.nan)
+        converged = stored["status"] == mfg.Status.CONVERGED
+        rows = jnp.where(converged, rows, jnp.nan)
+        known = ~jnp.isnan(rows).any(axis=1) | jnp.isnan(differentiated)  # what is not there has no derivative either
+        stored[DIFFERENTIATED.name] = jnp.where(converged, known.all().astype(float), jnp.nan)
         return stored | {f"d_{name}": row for name, row in zip(gradients, rows, strict=True)}
 
     return solve_with_derivatives if gradients else lambda parameters: solve(parameters)[1]

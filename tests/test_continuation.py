@@ -11,7 +11,8 @@ from scipy.optimize import brentq
 
 import mfg_jax as mfg
 from mfg_jax.continuation import CAREFUL_STEP, LONGEST_STEP, Found, Walker
-from mfg_jax.equilibrium import solve_along_path, solve_cold
+from mfg_jax.equilibrium import _follow_coarsely, solve_along_path, solve_cold
+from mfg_jax.parameters import as_scalars
 from tests.conftest import COMPILE_QUICKLY, parameters_of
 
 BOX = (0.0, 5.0)
@@ -210,3 +211,9 @@ def test_solve_goes_only_as_far_as_each_game_needs() -> None:
 def test_select_is_one_of_three() -> None:
     with pytest.raises(ValueError, match="select must be one of 'principal', 'any', 'cold'; found 'best'"):
         mfg.solve(mfg.Model("none"), parameters_of({}), select="best")
+
+
+def test_a_path_that_is_skipped_leads_nowhere() -> None:
+    """What a finer path or another method is tried for must not count as found where that was left out."""
+    lead = jax.jit(lambda p: _follow_coarsely(mfg.Model("elastic", x_max=2, n_steps=4), p, 1, jnp.asarray(True)))
+    assert not lead(as_scalars(parameters_of({}))).found.arrived

@@ -19,6 +19,7 @@ import zarr
 from jax.experimental.compilation_cache import compilation_cache
 
 import mfg_jax as mfg
+from mfg_jax import krylov
 from mfg_jax.equilibrium import solve_along_path
 from mfg_jax.parameters import as_scalars
 from sweeps import engine, runtime, store
@@ -259,7 +260,26 @@ class TestAgainstTheLibrary:
                     exact = getattr(expected, parameter)[row]
                     np.testing.assert_allclose(found.sel(parameter=parameter), exact, rtol=1e-9, atol=1e-12)
         assert dataset["status"].sel(A=1e6) != mfg.Status.CONVERGED
-        assert dataset["d_mean_spread"].sel(A=1e6).isnull().all()
+        assert dataset["d_mean_spread"].sel(A=1e6).isnull().all() and dataset["differentiated"].sel(A=1e6).isnull().all()
+        assert (dataset["differentiated"].isel(A=[0, 1]) == 1).all()
+
+    def test_names_alone_are_swept(self, tmp_path: Path):
+        content = PLAIN | {"parameters": PLAIN["parameters"] | {"gamma": 0.05}}
+        run(make(content, sweep={"coupling": ["elastic", "none"], "boundary": ["reflecting", "absorbing"]}), tmp_path / "s.zarr")
+        found = loaded(tmp_path / "s.zarr")
+        assert (found["status"] == mfg.Status.CONVERGED).all()
+        assert np.unique(found["mean_spread"]).size == 4
+
+    def test_derivatives_that_cannot_be_had(self, tmp_path: Path):
+        """The games are solved all the same, and keep their numbers."""
+        content = PLAIN | {"model": {**PLAIN["model"], "coupling": "relative"}}
+        spec = make(content, sweep={"gamma": [0.05, 0.4]}, outputs={"paths": False, "gradients": ["mean_spread"]})
+        with patch.object(krylov, "MOST_ROUNDS", 0):  # no trip towards the solution of the linear equations
+            run(spec, tmp_path / "s.zarr")
+        found = loaded(tmp_path / "s.zarr")
+        assert (found["status"] == mfg.Status.CONVERGED).all() and (found["differentiated"] == 0).all()
+        assert found["d_mean_spread"].sel(parameter=["k", "gamma"]).isnull().all() and found["mean_spread"].notnull().all()
+        assert (found["residual"] < 1e-11).all()
 
 
 # batches
@@ -330,7 +350,9 @@ class TestBatches:
     def test_games_that_fill_up_a_batch_are_not_solved(self):
         sweep = Sweep(make(CALM))
         columns = sweep.design.columns(0, 5)
-        results = sweep.program(sweep.model("relative", "reflecting"), 5, engine.Way.COLD)(sweep._parameters(columns, 5), 3)
+        fixed = {name: np.full(5, value) for name, value in sweep.fixed.items()}
+        games = mfg.Parameters(**{**fixed, **columns})
+        results = sweep.program(sweep.model("relative", "reflecting"), 5, engine.Way.COLD)(games, 3)
         assert (np.asarray(results["iterations"]) > 0).tolist() == [True] * 3 + [False] * 2
 
     def test_batches_are_no_larger_than_the_sweep(self):

@@ -45,6 +45,12 @@ def test_under_noise_the_truth_lies_within_the_intervals(observed: dict[str, np.
         assert found.misfit == pytest.approx(noise, rel=0.5)
 
 
+def test_no_noise_named_is_noise_unknown(observed: dict[str, np.ndarray]) -> None:
+    """Its size is then that of the misfit: next to nothing here."""
+    found = mfg.fit(MODEL, observed, TRUE, BOUNDS, noise={}, starts=1)
+    assert all(high - low < 1e-4 for _, low, high in found.intervals.values())
+
+
 def test_what_the_data_cannot_tell() -> None:
     """Without a running penalty only the flow of a whole day counts, A·horizon; a parameter of another coupling moves nothing."""
     still = dataclasses.replace(TRUE, eta=0.0)

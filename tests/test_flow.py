@@ -47,6 +47,22 @@ def test_the_fit_maximises_the_likelihood(window: tuple[float, float], tick: flo
     np.testing.assert_allclose([fit.A.value, fit.k.value], np.exp(best.x), rtol=1e-6)
 
 
+@pytest.mark.parametrize("low", [0.0, 0.3, 1.0])
+def test_a_window_that_starts_between_prices_tells_the_same_flow(low: float):
+    """Orders end at 0.5, 1.5, …; what they did between the window's start and the first of these is not known."""
+    orders, first = flow(1), math.ceil(low - 0.5) + 0.5
+    between, on_lattice = fit_orders(orders, (low, math.inf)), fit_orders(orders, (first, math.inf))
+    np.testing.assert_allclose([between.A.value, between.k.value], [on_lattice.A.value, on_lattice.k.value], rtol=1e-9)
+
+
+def test_a_window_in_which_hardly_any_order_ends():
+    """Of 1,000 orders about three: in some samples of the fitted law none does."""
+    rng = np.random.default_rng(0)
+    depths = np.floor(rng.exponential(1000.0, 1000)) + 0.5
+    fit = fit_orders(Orders(np.sort(rng.uniform(0, DURATION, 1000)), depths, DURATION, 1.0), (0.5, 3.5))
+    assert fit.k.low < 1e-3 < fit.k.high
+
+
 @pytest.mark.parametrize("burst", [1.0, 5.0])
 def test_intervals_cover_the_truth_in_92_to_98_percent_of_400_samples(burst: float):
     fits = [fit_orders(flow(seed, burst), (0.5, 10.5), seed=seed) for seed in range(400)]

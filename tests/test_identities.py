@@ -196,23 +196,51 @@ SMOOTH = {"k0": 0.4, "n_makers": 3.0, "crowd_mean": 1.0, "eta": 0.05, "gamma": 0
 CLIPPED = {"k0": 0.4, "n_makers": 3.0, "crowd_mean": 1.0, "eta": 0.1, "gamma": 0.5, "quote_min": 0.2, "quote_max": 1.25}
 
 
+DIFFERENCES = {2: -1 / 12, 1: 8 / 12, -1: -8 / 12, -2: 1 / 12}
+"""Of fourth order: weights of the function so many steps away, over the step."""
+
+
 @pytest.mark.parametrize("coupling", ["elastic", "market_share"])
-@pytest.mark.parametrize(("game", "tolerance"), [(SMOOTH, 1e-6), (CLIPPED, 3e-3)], ids=["smooth", "clipped"])
-def test_gradients_are_those_of_the_discrete_equilibrium(coupling: str, game: dict[str, float], tolerance: float) -> None:
-    """Against central differences. Where quotes leave their bounds during a difference, it is a poorer one."""
+@pytest.mark.parametrize(
+    ("game", "relative_step", "tolerance"), [(SMOOTH, 2e-3, 1e-7), (CLIPPED, 2e-5, 3e-4)], ids=["smooth", "clipped"]
+)
+def test_gradients_are_those_of_the_discrete_equilibrium(
+    coupling: str, game: dict[str, float], relative_step: float, tolerance: float
+) -> None:
+    """Against differences. Where a quote meets a bound during a difference, it is a poorer one."""
     numbers = BASE_GAME | game
-    steps = {name: 2e-4 * max(value, 0.1) for name, value in numbers.items() if np.isfinite(value)}
-    moved = [game | {name: numbers[name] + sign * step} for name, step in steps.items() for sign in (1, -1)]
-    model = default_model(coupling)
+    steps = {name: relative_step * max(value, 0.1) for name, value in numbers.items() if np.isfinite(value)}
+    moved = [game | {name: numbers[name] + by * step} for name, step in steps.items() for by in DIFFERENCES]
+    model = default_model(coupling, solver={"tolerance": 1e-13})
     (solved,) = differentiate_games(model, game)
     spreads = [
         float(measure(model, other, equilibrium).mean_spread)
         for other, equilibrium in zip(moved, solve_games(model, *moved), strict=True)
     ]
-    for (name, step), up, down in zip(steps.items(), spreads[::2], spreads[1::2], strict=True):
+    for (name, step), along in zip(steps.items(), np.reshape(spreads, (-1, len(DIFFERENCES))), strict=True):
         gradient = getattr(solved.gradient, name)
-        assert gradient == pytest.approx((up - down) / (2.0 * step), rel=tolerance), name
+        assert gradient == pytest.approx(along @ list(DIFFERENCES.values()) / step, rel=tolerance, abs=1e-9), name
         assert gradient != 0.0 or (coupling, name) == ("elastic", "n_makers")
+
+
+@pytest.mark.parametrize(("gamma", "contraction"), [(0.5, 0.979), (0.52, 0.986)])
+def test_gradients_near_a_fold_where_naive_replies_hardly_contract(gamma: float, contraction: float) -> None:
+    """Beyond a gamma of about 0.53 this equilibrium is gone. Steps so small that no quote meets a bound meanwhile."""
+    model = mfg.Model("relative", x_max=4, n_steps=24, solver={"tolerance": 1e-13})
+    center = {"A": 5.0, "k": 1.5, "eta": 0.05, "gamma": gamma, "crowd_mean": 0.1}
+
+    def opening_ask(moved: dict[str, float]) -> tuple[jax.Array, mfg.Equilibrium]:
+        equilibrium = mfg.solve(model, mfg.Parameters(**moved, quote_max=5.0), select="cold", certify="full")
+        return equilibrium.crowd_ask[0], equilibrium
+
+    differentiated = jax.jit(jax.value_and_grad(opening_ask, has_aux=True), compiler_options=COMPILE_QUICKLY)
+    (_, equilibrium), gradient = differentiated(center)
+    assert equilibrium.status == mfg.Status.CONVERGED
+    assert equilibrium.contraction == pytest.approx(contraction, abs=5e-4)
+    for name, value in center.items():
+        step = 1e-5 * value
+        along = sum(weight * differentiated(center | {name: value + by * step})[0][0] for by, weight in DIFFERENCES.items())
+        assert gradient[name] == pytest.approx(float(along) / step, rel=1e-7, abs=1e-7), name
 
 
 def test_implicit_derivatives_are_those_of_unrolled_iteration() -> None:

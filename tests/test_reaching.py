@@ -43,6 +43,15 @@ def test_what_the_first_bound_does_already() -> None:
     assert found.reached and found.value == 0.0
 
 
+def test_a_peak_between_two_of_the_games_looked_through() -> None:
+    """The least value is on its near side, not at its top."""
+    top = mfg.reach(MODEL, GAME, "crowd_mean", (-1.013, 1.0), "final_derisk_probability", at_least=0.9999)
+    target = top.metric - 1e-5
+    found = mfg.reach(MODEL, GAME, "crowd_mean", (-1.013, 1.0), "final_derisk_probability", at_least=target)
+    assert not top.reached and found.reached and found.value < top.value - 1e-3
+    assert found.metric == pytest.approx(target, abs=1e-8)
+
+
 def test_what_no_value_reaches() -> None:
     """The best attainable is said: here at an end."""
     found = mfg.reach(MODEL, GAME, "eta", (0.0, 0.2), "final_derisk_probability", at_least=0.999)

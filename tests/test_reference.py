@@ -11,7 +11,7 @@ import mfg_jax as mfg
 from tests.conftest import Differentiated, default_model, differentiate_games
 
 CASES: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("reference").joinpath("public.json").read_text())
-N_STEPS = 200
+N_STEPS = 400
 MOMENTS = {"start": 0, "mid": N_STEPS // 4, "end": N_STEPS}
 
 
@@ -52,14 +52,18 @@ def test_figures(solved: dict[str, Differentiated], name: str) -> None:
         known |= {f"{moment} {figure}": value for figure, value in expected[moment].items()}
     assert found.keys() == known.keys()
     errors = {figure: abs(found[figure] - value) / max(1.0, abs(value)) for figure, value in known.items()}
-    assert max(errors.values()) < (1e-6 if CASES[name]["smooth"] else 2e-4), errors
+    assert max(errors.values()) < (1e-9 if CASES[name]["smooth"] else 1e-7), errors
     assert solved[name].equilibrium.status == mfg.Status.CONVERGED
+
+
+# Where quotes meet their bounds the crowd's path has kinks between stored times; derivatives err by the first power of the step.
+KINKED = {"elastic_skewed": 3e-4}
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_gradients(solved: dict[str, Differentiated], name: str) -> None:
     for parameter, expected in CASES[name]["expected"]["d_mean_spread"].items():
-        assert getattr(solved[name].gradient, parameter) == pytest.approx(expected, rel=1e-3), parameter
+        assert getattr(solved[name].gradient, parameter) == pytest.approx(expected, rel=KINKED.get(name, 1e-4)), parameter
 
 
 def test_half_the_horizon_is_a_stored_time(solved: dict[str, Differentiated]) -> None:

@@ -34,6 +34,18 @@ def test_the_work_precision_benchmark_measures_every_candidate() -> None:
         assert 0 < float(error) < 0.1
 
 
+def test_the_benchmark_of_gradients_measures_every_column() -> None:
+    by_game, in_a_batch = rows("bench_gradients.py", "--short")
+    assert by_game[0] == in_a_batch[0] == "2"
+    assert all(float(cell) > 0 for cell in [*by_game, *in_a_batch[2:]])
+
+
+def test_the_check_of_coverage_judges_every_interval() -> None:
+    checked = rows("check_coverage.py", "--samples", "2")
+    assert len(checked) == 11
+    assert all(0 <= float(row[-1].rstrip("%")) <= 100 for row in checked)
+
+
 def test_the_benchmark_of_hard_games_tells_of_every_method() -> None:
     methods = {row[0]: row[1] for row in rows("bench_hard.py", "--every", "5000")}
     assert list(methods) == ["default", "Anderson, cold", "Picard, damped by half", "Picard"]

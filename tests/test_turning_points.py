@@ -20,6 +20,7 @@ def test_short_of_the_first_turn_there_is_none() -> None:
     assert mfg.find_turning_points(model, parameters_of(FOLDED | {"k0": 0.05 * 1.5})).shape == (0,)
 
 
-def test_a_path_without_an_end_says_so() -> None:
-    with pytest.raises(RuntimeError, match="could not be followed"):
-        mfg.find_turning_points(mfg.Model("elastic", x_max=3, n_steps=8), parameters_of({"A": np.nan}))
+@pytest.mark.parametrize("numbers", [{"A": np.nan}, {"gamma": -1.0}])
+def test_numbers_that_no_game_has(numbers: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="No game has these numbers"):
+        mfg.find_turning_points(mfg.Model("elastic", x_max=3, n_steps=8), parameters_of(numbers))
