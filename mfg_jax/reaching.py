@@ -86,6 +86,7 @@ def reach(
 
     scanned = np.linspace(0.0, 1.0, SCANNED)
     excesses = np.array([excess(coordinate) for coordinate in scanned])
+    unsolved = int(np.isnan(excesses).sum())
     if not (excesses >= 0).any():
         nearest = _nearest(excess, scanned, excesses)
         place = int(np.searchsorted(scanned, nearest))  # a peak between two of those scanned may be high enough
@@ -93,7 +94,7 @@ def reach(
     coordinate = _least(excess, scanned, excesses) if (excesses >= 0).any() else float(scanned[_highest(excesses)])
     chosen, equilibrium, found = game(coordinate)
     reached = bool(sign * (found - target) >= 0)
-    return Reach(reached, float(span.value(coordinate)), found, chosen, equilibrium, int(np.isnan(excesses).sum()))
+    return Reach(reached, float(span.value(coordinate)), found, chosen, equilibrium, unsolved)
 
 
 def _highest(excesses: np.ndarray) -> int:

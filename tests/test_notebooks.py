@@ -15,7 +15,7 @@ from sweeps.spec import load_spec
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-QUICKSTART = ROOT / "configs" / "quickstart.yaml"
+QUICKSTART, SENSITIVITY = (ROOT / "configs" / f"{name}.yaml" for name in ("quickstart", "sensitivity"))
 
 # Most of the time goes into compiling programs that run for a moment, which takes half as long without optimisation.
 QUICK = os.environ | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"}
@@ -23,14 +23,16 @@ QUICK = os.environ | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_bac
 
 @pytest.fixture(scope="module")
 def working_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The notebooks, and the quickstart's store where they look for it, of which only the corners are solved: 32 games."""
+    """The notebooks, and small stores where they look for them: the corners of the quickstart, and a design of few points."""
     root = tmp_path_factory.mktemp("working_copy")
     shutil.copytree(ROOT / "notebooks", root / "notebooks")
     document = YAML(typ="safe").load(QUICKSTART)
     document["sweep"] = {name: [values[0], values[-1]] for name, values in load_spec(QUICKSTART).canonical()["sweep"].items()}
-    YAML(typ="safe").dump(document, root / "corners.yaml")
-    command = [sys.executable, "-m", "sweeps.cli", "run", "corners.yaml", "--quiet", "--strict"]
-    subprocess.run(command, cwd=root, env=QUICK, check=True)
+    drawn = YAML(typ="safe").load(SENSITIVITY) | {"points": 4, "solver": {"select": "cold"}}
+    for name, content in {"corners": document, "drawn": drawn}.items():
+        YAML(typ="safe").dump(content, root / f"{name}.yaml")
+        command = [sys.executable, "-m", "sweeps.cli", "run", f"{name}.yaml", "--quiet", "--strict"]
+        subprocess.run(command, cwd=root, env=QUICK, check=True)
     return root
 
 

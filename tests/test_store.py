@@ -166,13 +166,14 @@ class TestTables:
 class TestWhatAStoreSays:
     def test_names_and_dims(self, grid_dataset: xr.Dataset):
         gradients = {"d_mean_spread", "d_peak_variance"}
-        assert set(grid_dataset.data_vars) == SCALARS | PATHS | SURFACES | gradients | {"clipped_mass", "status"}
+        assert set(grid_dataset.data_vars) == SCALARS | PATHS | SURFACES | gradients | {"clipped_mass", "differentiated", "status"}
         behind: dict[str, tuple[str, ...]] = {
             **dict.fromkeys([*SCALARS, "status"], ()),
             **dict.fromkeys(PATHS, ("time",)),
             **dict.fromkeys(SURFACES, ("time", "inventory")),
             **dict.fromkeys(gradients, ("parameter",)),
             "clipped_mass": ("side",),
+            "differentiated": (),
         }
         for name, variable in grid_dataset.data_vars.items():
             assert variable.dims == (*SWEPT, *behind[str(name)])
