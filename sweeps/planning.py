@@ -11,10 +11,11 @@ from sweeps.kinds import Span
 from sweeps.runtime import duration, readable
 from sweeps.spec import Spec
 
-# On one core of a 2020s server, by scripts/bench_solver.py; the sweeps of a fixed point and the cost of derivatives are typical.
+# On one core of a 2020s server, of mild games, by scripts/bench_solver.py and scripts/bench_gradients.py. Costs in solutions.
 NANOSECONDS_PER_STATE_STAGE = 25
 SWEEPS_PER_GAME = 12
-COST_OF_GRADIENTS = 5
+COST_OF_A_GRADIENT, COST_OF_CERTIFICATES = 2.5, 1.0
+SECONDS_TO_FIND_EQUILIBRIA = 1.0
 SECONDS_TO_COMPILE = 10
 
 
@@ -47,7 +48,12 @@ def _time(spec: Spec, sweep: Sweep, kinds: int) -> str:
     scheme = model.explicit_model.settled_scheme
     states = model.n_steps * len(scheme.nodes) * (2 * model.x_max + 1)
     one_game = 1e-9 * NANOSECONDS_PER_STATE_STAGE * states * SWEEPS_PER_GAME
+    one_game *= 1.0 + COST_OF_A_GRADIENT * len(spec.outputs.gradients) + (COST_OF_CERTIFICATES if spec.certify_fully else 0.0)
+    one_game += SECONDS_TO_FIND_EQUILIBRIA if spec.outputs.equilibria else 0.0
     workers = sweep.worker_count()
-    seconds = len(sweep.design) * one_game * (COST_OF_GRADIENTS if spec.outputs.gradients else 1) / workers
+    seconds = len(sweep.design) * one_game / workers
     compiling = kinds * SECONDS_TO_COMPILE * (2 if spec.outputs.gradients else 1)
-    return f"roughly {duration(seconds)} on {workers} cores, and {duration(compiling)} to compile"
+    return (
+        f"at least {duration(seconds)} on {workers} cores, and {duration(compiling)} to compile; "
+        "a game that is not mild takes seconds"
+    )

@@ -393,6 +393,11 @@ class TestPlan:
         assert said.keys() >= {"points", "batches", "blocks", "memory", "on disk", "time"}
         assert said["batches"].endswith("7 games")
         assert said["blocks"].startswith("3 of up to 12 games")
+        assert said["time"].startswith("at least ")
+
+    def test_looking_for_all_equilibria_takes_a_second_a_game(self):
+        (time,) = (line for line in mfgsweep("plan", CONFIGS[0].with_stem("phase")).stdout.splitlines() if line.startswith("time"))
+        assert " minutes on " in time
 
 
 class TestInfo:
