@@ -105,8 +105,8 @@ class Sweep:
     @cached_property
     def parameter_names(self) -> tuple[str, ...]:
         """The parameters that derivatives are taken in: all but those left to their default of None."""
-        given = {*self.spec.parameters, *self.design.coords}
-        return tuple(f.name for f in fields(mfg.Parameters) if f.name in given or isinstance(f.default, float))
+        given = {*self.fixed, *self.design.coords}
+        return tuple(f.name for f in fields(mfg.Parameters) if f.name in given)
 
     @cached_property
     def fixed(self) -> dict[str, float]:

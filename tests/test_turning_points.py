@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import mfg_jax as mfg
+from mfg_jax import turning_points
 from tests.conftest import parameters_of
 
 FOLDED = {"A": 140.0, "gamma": 1.0, "eta": 2.0, "crowd_mean": 5.0}
@@ -18,6 +19,12 @@ def test_the_path_turns_twice_and_goes_on() -> None:
 def test_short_of_the_first_turn_there_is_none() -> None:
     model = mfg.Model("elastic", x_max=20, n_steps=64)
     assert mfg.find_turning_points(model, parameters_of(FOLDED | {"k0": 0.05 * 1.5})).shape == (0,)
+
+
+def test_a_path_without_an_end_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turning_points, "MOST_TRIPS", 1)
+    with pytest.raises(RuntimeError, match="could not be followed"):
+        mfg.find_turning_points(mfg.Model("elastic", x_max=3, n_steps=8), parameters_of({}))
 
 
 @pytest.mark.parametrize("numbers", [{"A": np.nan}, {"gamma": -1.0}])
