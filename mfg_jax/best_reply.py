@@ -14,7 +14,7 @@ from mfg_jax.fokker_planck import solve_forward
 from mfg_jax.game import Game
 from mfg_jax.grid import quadrature_weights
 from mfg_jax.hjb import best_quotes, solve_backward
-from mfg_jax.kinks import with_mean_rates
+from mfg_jax.kinks import find_kinks, with_mean_quotes, with_mean_rates
 from mfg_jax.model import Model
 
 
@@ -24,7 +24,10 @@ class BestReply(NamedTuple):
     value: Float[Array, "time x"]
     quotes: Float[Array, "time side edge"]
     density: Float[Array, "time x"]
+    averages: Float[Array, "time side"]
+    """The crowd's average offsets at the stored times."""
     crowd: Float[Array, "time side"]
+    """Φ: the same as a path for makers to reply to, which differs where an average has a kink between stored times (`kinks.py`)."""
     mean_crowd: Float[Array, " side"]
     """Time average of the crowd path."""
     unstable: Bool[Array, ""]
@@ -37,10 +40,12 @@ def best_reply(model: Model, game: Game, crowd: Float[Array, "time side"]) -> Be
     scheme = model.settled_scheme
     values, rates = solve_backward(model, game, crowd)
     unstable = jnp.any(jax.vmap(scheme.unstable)(rates, game.dt))
-    if scheme.corrects_kinks:
-        rates = with_mean_rates(model, game, crowd, values, rates)
+    kinks = find_kinks(model, game, crowd, values) if scheme.corrects_kinks else None
+    if kinks is not None:
+        rates = with_mean_rates(model, game, crowd, kinks, rates)
     densities = solve_forward(model, game, rates)
     quotes = jax.vmap(lambda v, c: best_quotes(model, game, v, c))(values, crowd)
     averages = jax.vmap(lambda q, d: crowd_average(q, d, model.quoting))(quotes, densities)
-    mean = jnp.asarray(quadrature_weights(model.time_fractions), averages.dtype) @ averages
-    return BestReply(values, quotes, densities, averages, mean, unstable)
+    path = averages if kinks is None else with_mean_quotes(model, game, kinks, densities, averages)
+    mean = jnp.asarray(quadrature_weights(model.time_fractions), averages.dtype) @ path
+    return BestReply(values, quotes, densities, averages, path, mean, unstable)

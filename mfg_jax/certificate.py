@@ -132,9 +132,13 @@ def time_error(model: Model, parameters: Parameters, crowd: Path, skip: Bool[Arr
     """
     fine = dataclasses.replace(model, n_steps=2 * model.n_steps)
     game = lay_out(fine, parameters)
+    found = best_reply(model, lay_out(model, parameters), crowd).averages
+
+    def distance(finer: Path) -> Float[Array, ""]:
+        """At the times of both grids."""
+        return jnp.max(jnp.abs(best_reply(fine, game, finer).averages[::2] - found))
+
     guess = crowd_at(model, crowd, fine.time_fractions)
-    # where both grids look: in between the guess also errs by its interpolation, which says nothing of the steps
-    defect = jnp.max(jnp.abs((best_reply(fine, game, guess).crowd - guess)[::2]))
     rounding = 100 * jnp.finfo(crowd.dtype).eps * jnp.max(jnp.abs(crowd))
-    there = Walker.of(fine, game, jnp.maximum(1e-2 * defect, rounding)).polish(guess, skip)
-    return jnp.where(there.arrived, jnp.max(jnp.abs(there.crowd[::2] - crowd)), jnp.inf)
+    there = Walker.of(fine, game, jnp.maximum(1e-2 * distance(guess), rounding)).polish(guess, skip)
+    return jnp.where(there.arrived, distance(there.crowd), jnp.inf)

@@ -34,12 +34,8 @@ class Coupling(ABC):
         """The offset that maximises λ(δ; δ̄)(δ + jump) over all real δ."""
 
     def best_quote(self, jump: Sided, crowd: Sided, flow: Flow) -> Sided:
-        """The best offset within the bounds: λ(δ)(δ + jump) has one maximum, so clipping the maximiser is exact.
-
-        Where that lies exactly on a bound, derivatives are those from the inner side.
-        """
-        free = self.unbounded_quote(jump, crowd, flow)
-        return jnp.where(free < flow.quote_min, flow.quote_min, jnp.where(free > flow.quote_max, flow.quote_max, free))
+        """The best offset within the bounds: λ(δ)(δ + jump) has one maximum, so clipping the maximiser is exact."""
+        return flow.bounded(self.unbounded_quote(jump, crowd, flow))
 
     def hamiltonian(self, jump: Sided, crowd: Sided, flow: Flow) -> Sided:
         """max over δ of λ(δ; δ̄)(δ + jump), price units per unit of time; ∂H/∂jump is the rate at the best quote."""

@@ -47,7 +47,7 @@ def residual_tolerance(model: Model, game: Game) -> Float[Array, ""]:
 
 def in_the_box(game: Game, crowd: Float[Array, "time side"]) -> Float[Array, "time side"]:
     """The crowd path within the quote bounds: no crowd averages an offset that no maker may quote."""
-    return jnp.clip(crowd, game.flow.quote_min, game.flow.quote_max.ravel())
+    return game.flow.bounded(crowd[:, :, None])[:, :, 0]
 
 
 def valid(model: Model, parameters: Parameters) -> Bool[Array, ""]:

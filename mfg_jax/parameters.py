@@ -83,6 +83,10 @@ class Flow(NamedTuple):
     k0: Float[Array, ""]
     n_makers: Float[Array, ""]
 
+    def bounded(self, quote: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """The allowed offset next to this one. Exactly on a bound, derivatives are those from within."""
+        return jnp.where(quote < self.quote_min, self.quote_min, jnp.where(quote > self.quote_max, self.quote_max, quote))
+
 
 def common_dtype(parameters: Parameters) -> Any:
     """The floating type the game is solved in: the widest among the given arrays; plain Python floats follow JAX's default."""

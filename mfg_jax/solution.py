@@ -114,6 +114,7 @@ class Solved(NamedTuple):
 
     equilibrium: Equilibrium
     replied_to: Float[Array, "time side"]
-    """The crowd path D to which the stored policy is the best reply; crowd_ask and crowd_bid are Φ(D)."""
+    """The crowd path D = Φ(D) to which the stored policy is the best reply. It is not just crowd_ask and crowd_bid where these
+    have kinks between stored times (`kinks.py`)."""
     stiff: Bool[Array, ""]
     """Whether by the scheme for stiff games."""

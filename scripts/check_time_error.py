@@ -24,6 +24,7 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
 import mfg_jax as mfg  # noqa: E402
+from mfg_jax.best_reply import best_reply  # noqa: E402
 from mfg_jax.certificate import time_error  # noqa: E402
 from mfg_jax.continuation import Walker  # noqa: E402
 from mfg_jax.equilibrium import solve_along_path, solve_cold  # noqa: E402
@@ -84,7 +85,9 @@ def errors(model: mfg.Model, parameters: mfg.Parameters) -> tuple[jax.Array, jax
     fine = dataclasses.replace(model, n_steps=FINER * model.n_steps)
     guess = crowd_at(model, solved.replied_to, fine.time_fractions)
     there = Walker.of(fine, lay_out(fine, parameters), jnp.asarray(1e-12)).polish(guess, failed)
-    true = jnp.max(jnp.abs(there.crowd[::FINER] - solved.replied_to))
+    averages = best_reply(fine, lay_out(fine, parameters), there.crowd).averages[::FINER]
+    found = jnp.stack([solved.equilibrium.crowd_ask, solved.equilibrium.crowd_bid], axis=1)
+    true = jnp.max(jnp.abs(averages - found))
     estimate = time_error(model, parameters, solved.replied_to, failed)
     return ~failed, estimate, jnp.where(there.residual < 1e-10, true, jnp.inf)
 

@@ -80,9 +80,9 @@ N_STEPS = 12
 
 
 @functools.cache
-def reply_program(boundary: str) -> Callable[[mfg.Parameters, np.ndarray], BestReply]:
-    """Best replies for the scheme whose steps, within its limit, are matrices of probabilities."""
-    model = mfg.Model("elastic", X_MAX, N_STEPS, boundary, scheme="euler")
+def reply_program(boundary: str, scheme: str = "euler") -> Callable[[mfg.Parameters, np.ndarray], BestReply]:
+    """Best replies, by default for the scheme whose steps, within its limit, are matrices of probabilities."""
+    model = mfg.Model("elastic", X_MAX, N_STEPS, boundary, scheme=scheme)
     reply = lambda parameters, crowd: best_reply(model, lay_out(model, as_scalars(parameters)), crowd)  # noqa: E731
     return jax.jit(reply, compiler_options=COMPILE_QUICKLY)
 
@@ -116,7 +116,16 @@ def test_best_replies(boundary: str, game: dict[str, float], path: np.ndarray) -
     assert np.all((reply.quotes >= lowest) & (reply.quotes <= highest))
     assume(not reply.unstable)
     assert np.all(reply.density >= 0.0)
-    assert np.all((reply.crowd >= lowest - 1e-14) & (reply.crowd <= highest + 1e-14))
+    assert np.all((reply.averages >= lowest - 1e-14) & (reply.averages <= highest + 1e-14))
+
+
+@given(game=games(), path=paths)
+def test_makers_see_a_crowd_within_the_bounds(game: dict[str, float], path: np.ndarray) -> None:
+    """Also where its path is moved for the kinks of quotes that meet them."""
+    lowest, highest = game["quote_min"], game["quote_max"]
+    reply = reply_program("reflecting", "rk4")(parameters_of(game), lowest + (highest - lowest) * path)
+    assume(not reply.unstable)
+    assert np.all((reply.crowd >= lowest) & (reply.crowd <= highest))
 
 
 @given(game=games(), path=arrays(float, N_STEPS + 1, elements=st.floats(0.0, 1.0)))

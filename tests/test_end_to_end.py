@@ -32,7 +32,8 @@ store: results/sweep.zarr
 POINTS, BLOCK = 1500, 250
 KILLS = (0, 1, 600)
 """Games done when a process is killed: while it compiles, within the first block, and later."""
-STOP_AT_ONCE, INTERRUPT = 900, 1100
+STOP_AT_ONCE, INTERRUPT = 0, 1100
+"""The same for a process that is interrupted: twice before its first batch can be done, and once."""
 
 RUN = [MFGSWEEP, "run", "grid.yaml", "--device", "cpu", "--json"]
 

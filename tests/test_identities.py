@@ -202,7 +202,7 @@ DIFFERENCES = {2: -1 / 12, 1: 8 / 12, -1: -8 / 12, -2: 1 / 12}
 
 @pytest.mark.parametrize("coupling", ["elastic", "market_share"])
 @pytest.mark.parametrize(
-    ("game", "relative_step", "tolerance"), [(SMOOTH, 2e-3, 1e-7), (CLIPPED, 2e-5, 3e-3)], ids=["smooth", "clipped"]
+    ("game", "relative_step", "tolerance"), [(SMOOTH, 2e-3, 1e-7), (CLIPPED, 2e-5, 1e-3)], ids=["smooth", "clipped"]
 )
 def test_gradients_are_those_of_the_discrete_equilibrium(
     coupling: str, game: dict[str, float], relative_step: float, tolerance: float
@@ -223,10 +223,13 @@ def test_gradients_are_those_of_the_discrete_equilibrium(
         assert gradient != 0.0 or (coupling, name) == ("elastic", "n_makers")
 
 
-@pytest.mark.parametrize(("gamma", "contraction"), [(0.5, 0.979), (0.52, 0.986)])
+@pytest.mark.parametrize(("gamma", "contraction"), [(0.5, 0.9787), (0.52, 0.9865)])
 def test_gradients_near_a_fold_where_naive_replies_hardly_contract(gamma: float, contraction: float) -> None:
-    """Beyond a gamma of about 0.53 this equilibrium is gone. Steps so small that no quote meets a bound meanwhile."""
-    model = mfg.Model("relative", x_max=4, n_steps=24, solver={"tolerance": 1e-13})
+    """Beyond a gamma of about 0.53 this equilibrium is gone. Steps so small that no quote meets a bound meanwhile.
+
+    What little residual an iteration leaves varies with the parameters, and differences magnify it.
+    """
+    model = mfg.Model("relative", x_max=4, n_steps=24, solver={"tolerance": 2e-14})
     center = {"A": 5.0, "k": 1.5, "eta": 0.05, "gamma": gamma, "crowd_mean": 0.1}
 
     def opening_ask(moved: dict[str, float]) -> tuple[jax.Array, mfg.Equilibrium]:
