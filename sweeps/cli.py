@@ -306,16 +306,16 @@ def reach(
     from sweeps import reaching
 
     target = reaching.Target(vary, between, metric, at_least, at_most)
+    found = reaching.reach_all(spec, target)
+    rows = []
     try:
-        rows = list(reaching.reach_all(spec, target))
-    except ValueError as error:
+        for row in reaching.written(output, spec, target, found) if output else found:
+            rows.append(row)
+            typer.echo(f"games done: {len(rows)}", err=True)
+    except (ValueError, OSError) as error:
         raise _fail(error) from None
     typer.echo(reaching.table(spec, target, rows))
     if output:
-        try:
-            output.write_text(reaching.csv_text(spec, target, rows))
-        except OSError as error:
-            raise _fail(error) from None
         typer.echo(f"wrote {output}")
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
-from io import StringIO
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import mfg_jax as mfg
@@ -65,11 +66,18 @@ def table(spec: Spec, target: Target, rows: Sequence[Row]) -> str:
     return markdown.table(header(spec, target), map(cells, rows))
 
 
-def csv_text(spec: Spec, target: Target, rows: Sequence[Row]) -> str:
-    """With all digits."""
-    text = StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*header(spec, target), "unsolved"])
-    for point, found in rows:
-        writer.writerow([*point.values(), repr(found.value), repr(found.metric), found.reached, found.unsolved])
-    return text.getvalue()
+def written(path: Path, spec: Spec, target: Target, rows: Iterable[Row]) -> Iterator[Row]:
+    """The rows, each in the CSV file with all digits before the next is sought.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    first = next(iterator := iter(rows))  # what cannot be reached for leaves no file
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*header(spec, target), "unsolved"])
+        for row in chain([first], iterator):
+            point, found = row
+            writer.writerow([*point.values(), repr(found.value), repr(found.metric), found.reached, found.unsolved])
+            file.flush()
+            yield row

@@ -124,3 +124,26 @@ def test_commands_that_cannot_be(tmp_path: Path, options: tuple[object, ...], me
     result = run(tmp_path, *options)
     assert result.exit_code == 2
     assert message in result.stderr
+
+
+def test_rows_are_written_as_they_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupt leaves those found before it."""
+    reach_one, calls = mfg.reach, []
+
+    def reach_two(*arguments: Any, **options: Any) -> mfg.Reach:
+        calls.append(arguments)
+        if len(calls) > 2:
+            raise KeyboardInterrupt
+        return reach_one(*arguments, **options)
+
+    monkeypatch.setattr(mfg, "reach", reach_two)
+    result = run(tmp_path, "--at-least", 0.8, "-o", tmp_path / "curve.csv")
+    assert result.exit_code == 130
+    assert result.stderr.splitlines()[:2] == ["games done: 1", "games done: 2"]
+    assert pd.read_csv(tmp_path / "curve.csv").gamma.tolist() == [0.05, 0.1]
+
+
+def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
+    result = run(tmp_path, "--at-least", 0.8, "-o", tmp_path / "no" / "curve.csv")
+    assert result.exit_code == 2
+    assert "No such file or directory" in result.stderr
