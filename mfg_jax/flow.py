@@ -45,7 +45,7 @@ class Orders:
 
 
 @dataclass(frozen=True)
-class Flow:
+class FlowEstimate:
     """The rate A·exp(−k·offset) that was fitted; A per unit of time, k per unit of price."""
 
     A: Interval
@@ -55,7 +55,7 @@ class Flow:
 
 
 @dataclass(frozen=True)
-class Fit(Flow):
+class OrderFit(FlowEstimate):
     """A flow fitted to orders that reach at least `window[0]`; those that reach beyond `window[1]` count as just that."""
 
     window: tuple[float, float]
@@ -71,7 +71,7 @@ class FlowError(ValueError):
     """Data from which no flow can be told; the message says why."""
 
 
-def fit_orders(orders: Orders, window: tuple[float, float], blocks: int = 50, seed: int = 0) -> Fit:
+def fit_orders(orders: Orders, window: tuple[float, float], blocks: int = 50, seed: int = 0) -> OrderFit:
     """Poisson maximum likelihood of the rate at which orders reach beyond an offset within the window.
 
     Args:
@@ -107,7 +107,7 @@ def fit_orders(orders: Orders, window: tuple[float, float], blocks: int = 50, se
     dispersion = float(orders_in_block.var(ddof=1) / orders_in_block.mean())
     distance = _distance(excess, float(k[0]), orders.tick, high - low)
     usual = _usual_distance(excess.size, float(k[0]), orders.tick, high - low, rng)
-    return Fit(_interval(A), _interval(k), excess.size, window, dispersion, distance, usual)
+    return OrderFit(_interval(A), _interval(k), excess.size, window, dispersion, distance, usual)
 
 
 def _to_the_first_price(beyond: np.ndarray, tick: float) -> np.ndarray:
@@ -179,7 +179,7 @@ def least_squares(orders: Orders, window: tuple[float, float]) -> tuple[float, f
 
 def fit_fills(
     offsets: Float[np.ndarray, " quote"], exposures: Float[np.ndarray, " quote"], fills: Int[np.ndarray, " quote"]
-) -> Flow:
+) -> FlowEstimate:
     """Poisson regression of fills on the offsets of the quotes and how long each was shown.
 
     The intervals are widened where fills scatter more than Poisson numbers do (quasi-likelihood by Pearson's dispersion).
@@ -215,7 +215,7 @@ def fit_fills(
     pearson = float(((fills - expected) ** 2 / expected).sum() / freedom) if freedom else 1.0
     errors = np.sqrt(np.diag(np.linalg.inv(information)) * max(1.0, pearson))
     width = float(stats.norm.ppf(0.5 * (1 + CONFIDENCE))) * errors
-    return Flow(
+    return FlowEstimate(
         Interval(A, A * float(np.exp(-width[0])), A * float(np.exp(width[0]))),
         Interval(k, k - float(width[1]), k + float(width[1])),
         int(fills.sum()),

@@ -130,7 +130,7 @@ def largest_exit_rate(rates: Edges) -> Float[Array, ""]:
     return jnp.max(leaving(rates))
 
 
-def spectral_radius(rates: Edges) -> Float[Array, ""]:
+def spectral_bound(rates: Edges) -> Float[Array, ""]:
     """A bound from above on the largest |eigenvalue| of the generator with these rates.
 
     Changing the sign of every other inventory turns −Q into a matrix B without negative entries, and max (By)/y bounds the spectral
@@ -157,7 +157,7 @@ RK4 = RungeKutta(
     matrix=((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)),
     weights=(1 / 6, 1 / 3, 1 / 3, 1 / 6),
     nodes=(0.0, 0.5, 0.5, 1.0),
-    speed=spectral_radius,
+    speed=spectral_bound,
     speed_limit=2.785,
     corrects_kinks=True,
 )

@@ -22,7 +22,7 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
 import mfg_jax as mfg  # noqa: E402
-from mfg_jax.flow import Flow, Interval, fit_fills  # noqa: E402
+from mfg_jax.flow import FlowEstimate, Interval, fit_fills  # noqa: E402
 from sweeps import trades  # noqa: E402
 from sweeps.calibration import calibrate_market  # noqa: E402
 
@@ -43,7 +43,7 @@ def of_trades(samples: int) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "trades.csv"
         for burst in BURSTS:
-            flows: list[Flow] = []
+            flows: list[FlowEstimate] = []
             for seed in range(samples):
                 trades.draw(A, K, DURATION, TICK, burst, seed).to_csv(file, index=False)
                 market = trades.read(file, {}, TICK)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mfg_jax.flow import Fit, Flow, FlowError, Interval, Orders, fit_fills, fit_orders, least_squares
+from mfg_jax.flow import FlowError, FlowEstimate, Interval, OrderFit, Orders, fit_fills, fit_orders, least_squares
 from sweeps import markdown
 from sweeps.trades import Fills, Market
 
@@ -33,7 +33,7 @@ class Row:
     """The fits of one side over one window."""
 
     side: str
-    fit: Fit
+    fit: OrderFit
     line: tuple[float, float] | None
     """A and k by least squares; None where too few offsets are reached."""
 
@@ -43,7 +43,7 @@ class Calibration:
     """What a file says of the order flow."""
 
     facts: list[str]
-    flows: dict[str, Flow]
+    flows: dict[str, FlowEstimate]
     rows: list[Row]
     """The chosen window and others, of each side; of a table of fills none."""
     units: tuple[str, str]
@@ -60,7 +60,7 @@ def calibrate_market(market: Market, window: tuple[float, float] | None) -> Cali
     """
     touch = 0.5 * (1.0 if math.isnan(market.spread) else market.spread)
     chosen = window or (touch, touch + USUAL_WIDTH)
-    flows: dict[str, Flow] = {}
+    flows: dict[str, FlowEstimate] = {}
     rows: list[Row] = []
     for side, orders in market.orders.items():
         flows[side] = _fit(side, orders, chosen)
@@ -74,7 +74,7 @@ def calibrate_market(market: Market, window: tuple[float, float] | None) -> Cali
     return Calibration(facts, flows, rows, ("tick", "second"), market.orders)
 
 
-def _fit(side: str, orders: Orders, window: tuple[float, float]) -> Fit:
+def _fit(side: str, orders: Orders, window: tuple[float, float]) -> OrderFit:
     try:
         return fit_orders(orders, window)
     except FlowError as error:
@@ -105,7 +105,7 @@ def calibrate_fills(fills: Mapping[str, Fills]) -> Calibration:
     Raises:
         FlowError: a side of which no flow can be told.
     """
-    flows: dict[str, Flow] = {}
+    flows: dict[str, FlowEstimate] = {}
     for side, table in fills.items():
         try:
             flows[side] = fit_fills(table.offsets, table.exposures, table.fills)

@@ -84,7 +84,7 @@ class Way(Enum):
     PATH = "follow the path from the uncoupled game"
 
 
-class Solved(NamedTuple):
+class SolvedBatch(NamedTuple):
     """Results of some games of a block, [game, …]; `games` are their places in it."""
 
     games: np.ndarray
@@ -183,7 +183,7 @@ class Sweep:
         rates = 8 * most_steps * len(scheme.nodes) * 2 * 2 * model.x_max
         return rates * (45 if self.spec.outputs.gradients else 6) + sum(self.bytes_per_game().values())
 
-    def submit_block(self, block: store.Block, batch: int, pool: ThreadPoolExecutor) -> list[Future[Solved]]:
+    def submit_block(self, block: store.Block, batch: int, pool: ThreadPoolExecutor) -> list[Future[SolvedBatch]]:
         """Hands the games of a block to the workers, in batches of one kind of game each."""
         fixed = {name: np.full(len(block), value) for name, value in self.fixed.items()}
         columns = fixed | self.design.columns(block.start, block.stop)
@@ -196,14 +196,14 @@ class Sweep:
                 tasks.append(pool.submit(self._solve_batch, (coupling, boundary), games, _chosen(columns, games), batch))
         return tasks
 
-    def _solve_batch(self, kind: tuple[str, str], games: np.ndarray, columns: Mapping[str, np.ndarray], batch: int) -> Solved:
+    def _solve_batch(self, kind: tuple[str, str], games: np.ndarray, columns: Mapping[str, np.ndarray], batch: int) -> SolvedBatch:
         results = self._solve_to_tolerance(kind, columns, batch)
         if self.spec.outputs.equilibria:
             results[EQUILIBRIA.name] = self._count_equilibria(kind, columns)
         if self._without_competition is not None:
             without = self._without_competition._solve_to_tolerance(("none", kind[1]), columns, batch)
             results |= _effect_of_competition(results, without)
-        return Solved(games, results)
+        return SolvedBatch(games, results)
 
     def _solve_to_tolerance(self, kind: tuple[str, str], columns: Mapping[str, np.ndarray], batch: int) -> dict[str, np.ndarray]:
         """All games with the stored time intervals as steps; where the model has a time_tolerance, those that do not meet it with
@@ -486,9 +486,9 @@ def _fill(
 
 def _submitted(
     sweep: Sweep, blocks: Iterable[store.Block], batch: int, pool: ThreadPoolExecutor
-) -> Iterator[tuple[store.Block, list[Future[Solved]]]]:
+) -> Iterator[tuple[store.Block, list[Future[SolvedBatch]]]]:
     """Blocks with their batches handed to the workers, who always have a batch each of a later block to go on with."""
-    ahead: deque[tuple[store.Block, list[Future[Solved]]]] = deque()
+    ahead: deque[tuple[store.Block, list[Future[SolvedBatch]]]] = deque()
     waiting = 0  # batches behind the first block in the queue
     for block in blocks:
         tasks = sweep.submit_block(block, batch, pool)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from mfg_jax.flow import Fit, Flow, FlowError, Orders, fit_fills, fit_orders, least_squares
+from mfg_jax.flow import FlowError, FlowEstimate, OrderFit, Orders, fit_fills, fit_orders, least_squares
 
 A, K = 10.0, 1.2
 DURATION = 300.0
@@ -85,7 +85,7 @@ def test_bursts_show_in_the_dispersion_and_widen_the_interval_of_A():
     assert (bursts.A.high - bursts.A.low) > 2 * (alone.A.high - alone.A.low)
 
 
-def scaled(fit: Fit, price: float, time: float) -> list[float]:
+def scaled(fit: OrderFit, price: float, time: float) -> list[float]:
     return [fit.A.value * time, fit.A.low * time, fit.A.high * time, fit.k.value * price, fit.k.low * price, fit.k.high * price]
 
 
@@ -128,7 +128,7 @@ class TestFills:
     OFFSETS = np.array([0.5, 1.0, 2.0, 3.0])
     EXPOSURES = np.array([10.0, 500.0, 200.0, 1000.0])
 
-    def drawn(self, seed: int, overdispersed: bool = False) -> Flow:
+    def drawn(self, seed: int, overdispersed: bool = False) -> FlowEstimate:
         rng = np.random.default_rng(seed)
         luck = rng.gamma(20, 1 / 20, 4) if overdispersed else 1.0
         return fit_fills(self.OFFSETS, self.EXPOSURES, rng.poisson(luck * A * self.EXPOSURES * np.exp(-K * self.OFFSETS)))

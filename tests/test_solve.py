@@ -15,7 +15,7 @@ from jax.tree_util import register_static
 
 import mfg_jax as mfg
 from mfg_jax.parameters import as_scalars, order_flow
-from mfg_jax.scheme import spectral_radius
+from mfg_jax.scheme import spectral_bound
 from tests.conftest import (
     BASE_GAME,
     COMPILE_QUICKLY,
@@ -462,7 +462,7 @@ def test_a_coupling_of_ones_own() -> None:
 
 def test_a_scheme_of_ones_own_has_its_order() -> None:
     """Heun's method is of second order, backward and in the transpose; it is compared with the default's 200 steps."""
-    heun = mfg.RungeKutta(((), (1.0,)), (0.5, 0.5), (0.0, 1.0), speed=spectral_radius, speed_limit=2.0)
+    heun = mfg.RungeKutta(((), (1.0,)), (0.5, 0.5), (0.0, 1.0), speed=spectral_bound, speed_limit=2.0)
     (fine,) = solve_games(default_model("elastic"), MILD)
     coarse = [solve_games(default_model("elastic", scheme=heun, n_steps=n), MILD)[0] for n in (25, 50)]
     errors = [np.abs(solved.crowd_bid - fine.crowd_bid[:: 200 // n]).max() for solved, n in zip(coarse, (25, 50), strict=True)]
