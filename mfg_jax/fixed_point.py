@@ -13,6 +13,7 @@ from jax.tree_util import register_static
 from jaxtyping import Array, Bool, Float, Int
 
 from mfg_jax import dense
+from mfg_jax.whole import is_whole
 
 Path = Float[Array, "time side"]
 
@@ -57,7 +58,7 @@ class FixedPointSolver(ABC):
     def __post_init__(self) -> None:
         if not 0.0 < self.tolerance < 1.0:
             raise ValueError(f"solver tolerance must be between 0 and 1; found {self.tolerance!r}")
-        if isinstance(self.max_iterations, bool) or not isinstance(self.max_iterations, int) or self.max_iterations < 1:
+        if not is_whole(self.max_iterations, 1):
             raise ValueError(f"solver max_iterations must be a whole number >= 1; found {self.max_iterations!r}")
 
     @abstractmethod
@@ -143,7 +144,7 @@ class Anderson(FixedPointSolver):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.window, bool) or not isinstance(self.window, int) or self.window < 1:
+        if not is_whole(self.window, 1):
             raise ValueError(f"Anderson window must be a whole number >= 1; found {self.window!r}")
 
     def start_memory(self, start: Path) -> _AndersonMemory:

@@ -14,6 +14,7 @@ from mfg_jax.lattice import per_inventory
 from mfg_jax.model import Model
 from mfg_jax.parameters import Parameters, as_scalars
 from mfg_jax.solution import Equilibrium
+from mfg_jax.whole import is_whole
 
 
 class Metrics(eqx.Module):
@@ -67,7 +68,7 @@ def metrics(model: Model, parameters: Parameters, equilibrium: Equilibrium, deri
     Raises:
         ValueError: a derisk_band that is negative or no whole number.
     """
-    if isinstance(derisk_band, bool) or not isinstance(derisk_band, int) or derisk_band < 0:
+    if not is_whole(derisk_band, 0):
         raise ValueError(f"derisk_band must be a whole number of lots >= 0; found {derisk_band!r}")
     return _metrics(model, as_scalars(parameters), equilibrium, derisk_band)
 

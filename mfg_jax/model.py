@@ -20,6 +20,7 @@ from mfg_jax.fixed_point import SOLVERS, FixedPointSolver
 from mfg_jax.grid import graded_fractions
 from mfg_jax.lattice import quoting_edges
 from mfg_jax.scheme import EULER, RK4, Scheme
+from mfg_jax.whole import is_whole
 
 BOUNDARIES = ("reflecting", "absorbing")
 
@@ -62,8 +63,13 @@ def _chosen(field: str, choice: object, kind: type[T], named: Mapping[str, T]) -
     raise _unknown(field, choice, named)
 
 
+def _as_whole(choice: Any) -> Any:
+    """NumPy's whole numbers as Python's; anything else is left to the check."""
+    return int(choice) if is_whole(choice, 1) else choice
+
+
 def _as_steps(choice: int | str) -> Any:
-    return AUTOMATIC_STEPS if choice == "auto" else choice
+    return AUTOMATIC_STEPS if choice == "auto" else _as_whole(choice)
 
 
 def _as_coupling(choice: Coupling | str) -> Coupling:
@@ -113,7 +119,7 @@ class Model(eqx.Module):
     """
 
     coupling: Coupling = eqx.field(default="relative", converter=_as_coupling, static=True)
-    x_max: int = eqx.field(default=10, static=True)
+    x_max: int = eqx.field(default=10, converter=_as_whole, static=True)
     n_steps: int = eqx.field(default=200, converter=_as_steps, static=True)
     boundary: str = eqx.field(default="reflecting", static=True)
     scheme: Scheme | Automatic = eqx.field(default="automatic", converter=_as_scheme, static=True)
@@ -129,7 +135,7 @@ class Model(eqx.Module):
     def __check_init__(self) -> None:
         for field in ("x_max", "n_steps"):
             value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            if not is_whole(value, 1):
                 or_auto = ", or 'auto'" if field == "n_steps" else ""
                 raise ValueError(f"Model.{field} must be a whole number >= 1{or_auto}; found {value!r}")
         tolerance = self.time_tolerance

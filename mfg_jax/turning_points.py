@@ -40,7 +40,11 @@ def find_turning_points(model: Model, parameters: Parameters) -> Float[np.ndarra
     while there.outcome == WALKING and there.trips < MOST_TRIPS:
         here, there = there, _next_point(model, scalars, there)
         if _turned(here, there):
-            folds.append(_located(model, scalars, here, there))
+            before, after = _narrowed(model, scalars, here, there)
+            if _turned(before, after):
+                folds.append(_located(before, after))
+            else:
+                there = after
     if there.outcome != ARRIVED:
         raise RuntimeError(Status.CONTINUATION_STOPPED.explanation)
     return np.array(folds)
@@ -50,14 +54,25 @@ def _turned(here: Walk, there: Walk) -> bool:
     return bool(here.tangent[-1] * there.tangent[-1] < 0)
 
 
-def _located(model: Model, parameters: Parameters, here: Walk, there: Walk) -> float:
-    """Between two points of the path, first by points in between, then by the cubic that has the path's slopes at both."""
-    while (distance := float(jnp.linalg.norm(there.here - here.here))) > NEAR:
+def _narrowed(model: Model, parameters: Parameters, here: Walk, there: Walk) -> tuple[Walk, Walk]:
+    """Two points with the turn between them, so near each other that it can be told where.
+
+    If shorter steps show that the path ends before it turns, the last two.
+    """
+    while _turned(here, there) and (distance := _distance(here, there)) > NEAR:
         there = _next_point(model, parameters, _with_step(model, parameters, here, jnp.asarray(distance / 4, there.step.dtype)))
         while there.outcome == WALKING and not _turned(here, there):
             here, there = there, _next_point(model, parameters, there)
-        if not _turned(here, there):
-            raise RuntimeError(Status.CONTINUATION_STOPPED.explanation)
+    return here, there
+
+
+def _distance(here: Walk, there: Walk) -> float:
+    return float(jnp.linalg.norm(there.here - here.here))
+
+
+def _located(here: Walk, there: Walk) -> float:
+    """The turn between two points of the path, by the cubic that has the path's slopes at both."""
+    distance = _distance(here, there)
     dials = [float(walk.here[-1]) for walk in (here, there)]
     slopes = [distance * float(walk.tangent[-1]) for walk in (here, there)]
     cubic = np.polynomial.Polynomial(

@@ -71,7 +71,7 @@ def read(path: Path, renamed: Mapping[str, str], tick: float | None) -> Market |
             raise TradesError(f"{path}: no column {there}; found {', '.join(map(str, table))}")
     if table.empty:
         raise TradesError(f"{path}: found no rows; allowed: a table of trades or of fills")
-    table = table.rename(columns={there: here for here, there in renamed.items()})
+    table = table.drop(columns=list(renamed.values())).assign(**{here: table[there] for here, there in renamed.items()})
     if {"offset", "exposure", "fills"} <= set(table):
         return _fills(path, table)
     return _market(path, table, tick)

@@ -299,6 +299,12 @@ def test_model_refuses(choices: dict[str, Any], message: str) -> None:
         mfg.Model(**choices)
 
 
+def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
+    choices: dict[str, Any] = {"x_max": np.int64(4), "n_steps": np.int32(12), "solver": {"max_iterations": np.int64(50)}}
+    model = mfg.Model("relative", **choices)
+    assert model == mfg.Model("relative", x_max=4, n_steps=12, solver={"max_iterations": 50})
+
+
 @pytest.mark.parametrize("weights", [(1.0, -1.0, 1.0), (0.0, 0.0), (1.0, math.nan), ((1.0,), (2.0,)), (math.inf, 1.0)])
 def test_weights_refuse(weights: Any) -> None:
     with pytest.raises(ValueError, match="crowd weights must be finite, not negative, and sum to more than 0"):

@@ -82,6 +82,16 @@ def test_other_names_endings_and_words(file: Path, tmp_path: Path):
         assert found.orders["bid"].depths.tolist() == market(file).orders["bid"].depths.tolist()
 
 
+def test_names_that_the_file_uses_for_something_else(file: Path):
+    """Two columns that changed their names, and one under two names."""
+    table = pd.read_csv(file).rename(columns={"best_bid": "best_ask", "best_ask": "best_bid"})
+    table.to_csv(file, index=False)
+    swapped = read(file, {"best_bid": "best_ask", "best_ask": "best_bid"}, None)
+    assert isinstance(swapped, Market) and swapped.orders["ask"].depths.tolist() == [1.5, -0.5]
+    one_price = read(file, {"best_bid": "best_ask", "best_ask": "best_ask"}, None)
+    assert isinstance(one_price, Market) and one_price.spread == 0.0
+
+
 def test_what_is_drawn_is_read_back_as_orders_of_that_rate(tmp_path: Path):
     path = tmp_path / "drawn.csv"
     trades.draw(A=2.0, k=100.0, duration=2000.0, tick=0.01, burst=3.0, seed=1).to_csv(path, index=False)

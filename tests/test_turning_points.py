@@ -21,6 +21,14 @@ def test_short_of_the_first_turn_there_is_none() -> None:
     assert mfg.find_turning_points(model, parameters_of(FOLDED | {"k0": 0.05 * 1.5})).shape == (0,)
 
 
+def test_a_turn_that_shorter_steps_do_not_find_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a long step jumped over the end of the path to a turn behind it."""
+    model = mfg.Model("elastic", x_max=3, n_steps=8)
+    answers = iter([True])
+    monkeypatch.setattr(turning_points, "_turned", lambda here, there: next(answers, False))
+    assert mfg.find_turning_points(model, parameters_of({})).shape == (0,)
+
+
 def test_a_path_without_an_end_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turning_points, "MOST_TRIPS", 1)
     with pytest.raises(RuntimeError, match="could not be followed"):
