@@ -34,13 +34,14 @@ from mfg_jax.equilibrium import (
 from mfg_jax.lattice import inventories
 from sweeps import runtime, store
 from sweeps.dataset import COMPETITION, DIFFERENTIATED, EQUILIBRIA, SCALARS, STATUSES, variables, variables_of_one_equilibrium
+from sweeps.programs import kept
 from sweeps.sampling import Design, design
 from sweeps.schema import OutputsSection
 from sweeps.spec import Spec
 
 SolveOne = Callable[[mfg.Parameters], dict[str, jax.Array]]
-Program = Callable[[mfg.Parameters, Any], dict[str, jax.Array]]
-"""Takes a batch of games and how many of them, from the first on, are wanted."""
+Program = Callable[[Mapping[str, Any], Any], dict[str, jax.Array]]
+"""Takes the parameters of a batch of games, by name, and how many of the games, from the first on, are wanted."""
 
 LARGEST_CPU_BATCH = 64
 LARGEST_GPU_BATCH = 16_384
@@ -258,7 +259,7 @@ class Sweep:
         """A short batch is filled up with repetitions of its first game, whose results are dropped again here."""
         games = len(next(iter(columns.values())))
         filled = {name: np.concatenate([v, np.repeat(v[:1], batch - games)]) for name, v in columns.items()}
-        results = self.program(model, batch, way)(_parameters(filled), games)
+        results = self.program(model, batch, way)(filled, games)
         return {name: np.array(value[:games]) for name, value in results.items()}
 
     def program(self, model: mfg.Model, batch: int, way: Way) -> Program:
@@ -270,11 +271,17 @@ class Sweep:
                 # On a CPU each game runs its own loops, and stops when it is done; a GPU wants all lanes at once.
                 many = _one_by_one(solve_one) if jax.default_backend() == "cpu" else _all_at_once(solve_one)
                 example = {name: np.ones(batch) for name in self.parameter_names}
-                self._programs[key] = jax.jit(many).lower(_parameters(example), 1).compile()
+                self._programs[key] = kept(self._described(model, batch, way), lambda: jax.jit(many).lower(example, 1).compile())
             return self._programs[key]
 
+    def _described(self, model: mfg.Model, batch: int, way: Way) -> str:
+        """All of the spec that a program depends on: not the values of the parameters, only which there are."""
+        choices = self.spec.model_dump(mode="json", include={"model", "initial", "outputs", "metrics", "solver"})
+        kind = type(model.coupling).__name__, model.boundary, model.n_steps
+        return repr((choices, kind, self.parameter_names, batch, way))
 
-def _parameters(columns: Mapping[str, np.ndarray]) -> mfg.Parameters:
+
+def _parameters(columns: Mapping[str, Any]) -> mfg.Parameters:
     return mfg.Parameters(**{"A": None, "k": None, **columns})
 
 
@@ -295,14 +302,14 @@ def _one_by_one(solve_one: SolveOne) -> Program:
     """Solves the first `count` games, one after the other, and spends no time on those that fill up the batch."""
     solve_one = jax.jit(solve_one)  # traced once for its shapes and its use
 
-    def solve_many(parameters: mfg.Parameters, count: jax.Array) -> dict[str, jax.Array]:
+    def solve_many(columns: Mapping[str, jax.Array], count: jax.Array) -> dict[str, jax.Array]:
         def game(i: jax.Array | int) -> mfg.Parameters:
-            return jax.tree.map(lambda leaf: leaf[i], parameters)
+            return _parameters({name: column[i] for name, column in columns.items()})
 
         def solve(i: jax.Array, results: dict[str, jax.Array]) -> dict[str, jax.Array]:
             return jax.tree.map(lambda all_games, one: all_games.at[i].set(one), results, solve_one(game(i)))
 
-        batch = jax.tree.leaves(parameters)[0].size
+        batch = len(next(iter(columns.values())))
         shapes = jax.eval_shape(solve_one, game(0))
         empty = jax.tree.map(lambda one: jnp.zeros((batch, *one.shape), one.dtype), shapes)
         return jax.lax.fori_loop(0, count, solve, empty)
@@ -311,7 +318,7 @@ def _one_by_one(solve_one: SolveOne) -> Program:
 
 
 def _all_at_once(solve_one: SolveOne) -> Program:
-    return lambda parameters, count: jax.vmap(solve_one)(parameters)
+    return lambda columns, count: jax.vmap(solve_one)(_parameters(columns))
 
 
 def _solver(way: Way, model: mfg.Model, spec: Spec, thinning: int) -> SolveOne:

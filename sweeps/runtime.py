@@ -44,6 +44,8 @@ def configure(device: str | None = None) -> None:
     if device == "cpu":
         jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_enable_x64", True)
+    if jax.config.values["jax_compilation_cache_dir"] is None:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "jax"))
     if device == "gpu" and jax.default_backend() == "cpu":
         raise DeviceError(idle_gpu() or "--device gpu: JAX finds no GPU here; leave out --device, or use --device cpu")
 
@@ -129,12 +131,23 @@ def git_revision() -> str | None:
         return None
 
 
+def versions() -> dict[str, str]:
+    """Of Python and of all packages that results depend on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+
+
+def cache_folder() -> Path:
+    """Where compiled programs are kept for later processes; one for each version."""
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return caches / "mfgsweep" / f"{version('mfg-jax')}-jax-{version('jax')}"
+
+
 def provenance() -> dict[str, Any]:
     """Versions, device and revision, for a store and for `mfgsweep doctor`."""
     import jax
 
     return {
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        "versions": versions(),
         "device": f"{jax.default_backend()}: {device_name()}",
         "git_revision": git_revision() or "none",
     }

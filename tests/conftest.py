@@ -2,6 +2,7 @@
 
 import functools
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -10,6 +11,11 @@ from typing import Any, NamedTuple, TypeVar
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=1000000000"
 )
+
+# Programs are kept for the processes of these tests alone, which run side by side and start others.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _CACHES = tempfile.TemporaryDirectory(prefix="mfg-jax-tests-")
+    os.environ["XDG_CACHE_HOME"] = _CACHES.name
 
 import jax
 import numpy as np

@@ -16,7 +16,6 @@ import pandas as pd
 import pytest
 import xarray as xr
 from jax.errors import JaxRuntimeError
-from jax.experimental.compilation_cache import compilation_cache
 from typer.testing import CliRunner, Result
 
 from sweeps import cli, diagnosis, engine, reporting, runtime, store
@@ -82,15 +81,11 @@ def run_until(monkeypatch: pytest.MonkeyPatch, done: int, *options: object) -> R
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compile_quickly_and_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Compiling dominates the time of these tests: it does without optimisation, and programs that are alike are compiled once."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.getbasetemp() / "programs"))
+def compile_quickly() -> Iterator[None]:
+    """Compiling dominates the time of these tests: it does without optimisation."""
     jax.config.update("jax_disable_most_optimizations", True)
-    compilation_cache.reset_cache()
     yield
     jax.config.update("jax_disable_most_optimizations", False)
-    jax.config.update("jax_compilation_cache_dir", None)
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture(autouse=True)

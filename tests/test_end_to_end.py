@@ -59,9 +59,7 @@ def done(folder: Path) -> int:
 
 def run_until(folder: Path, reached: int, number: signal.Signals, times: int = 1) -> Ended:
     """A run that gets a signal, `times` over, as soon as it reports that at least `reached` games are done."""
-    # compiled programs are kept: a process that goes on is to be killed at its games, not at its compiler
-    settings = environment(JAX_COMPILATION_CACHE_DIR=str(folder / "programs"), JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0")
-    process = subprocess.Popen(RUN, cwd=folder, env=settings, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(RUN, cwd=folder, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout
     events = []
     for line in process.stdout:

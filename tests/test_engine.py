@@ -1,7 +1,9 @@
 """The engine against the library, game by game; and runs that are stopped, resumed, disturbed or refused."""
 
 import json
+import os
 import shutil
+import tempfile
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
@@ -82,7 +84,7 @@ def assert_same_bits(found: xr.Dataset, expected: xr.Dataset) -> None:
 
 @contextmanager
 def compilations() -> Iterator[list[Any]]:
-    """The programs that are compiled meanwhile."""
+    """The programs that are compiled meanwhile, with none kept from before."""
     compiled = []
     compile_program = jax.stages.Lowered.compile
 
@@ -90,7 +92,11 @@ def compilations() -> Iterator[list[Any]]:
         compiled.append(lowered)
         return compile_program(lowered, *args)
 
-    with patch.object(jax.stages.Lowered, "compile", spy):
+    with (
+        tempfile.TemporaryDirectory() as caches,
+        patch.dict(os.environ, XDG_CACHE_HOME=caches),
+        patch.object(jax.stages.Lowered, "compile", spy),
+    ):
         yield compiled
 
 
@@ -322,10 +328,12 @@ class TestBatches:
         assert progress.statuses == {STATUSES[code]: int((status == code).sum()) for code in set(status.values.ravel().tolist())}
         assert progress.points_per_second == pytest.approx(POINTS / progress.seconds)
 
-    def test_all_batches_share_one_program(self, tmp_path: Path):
+    def test_all_batches_share_one_program_and_so_do_later_runs(self, tmp_path: Path):
         with compilations() as compiled:
-            run(make(WILD), tmp_path / "s.zarr")
+            for name in ("first.zarr", "second.zarr"):
+                run(make(WILD), tmp_path / name)
         assert len(compiled) == 1
+        xr.testing.assert_equal(loaded(tmp_path / "first.zarr"), loaded(tmp_path / "second.zarr"))
 
     def test_batches_fit_into_the_memory(self, monkeypatch: pytest.MonkeyPatch):
         sweep = Sweep(make(CALM, sweep={"A": np.linspace(1, 2, 1_000).tolist(), "gamma": [0.0]}))
@@ -351,8 +359,7 @@ class TestBatches:
         sweep = Sweep(make(CALM))
         columns = sweep.design.columns(0, 5)
         fixed = {name: np.full(5, value) for name, value in sweep.fixed.items()}
-        games = mfg.Parameters(**{**fixed, **columns})
-        results = sweep.program(sweep.model("relative", "reflecting"), 5, engine.Way.COLD)(games, 3)
+        results = sweep.program(sweep.model("relative", "reflecting"), 5, engine.Way.COLD)({**fixed, **columns}, 3)
         assert (np.asarray(results["iterations"]) > 0).tolist() == [True] * 3 + [False] * 2
 
     def test_batches_are_no_larger_than_the_sweep(self):
