@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 
 from mfg_jax.crowd import crowd_average
 from mfg_jax.fokker_planck import solve_forward
-from mfg_jax.game import Game
+from mfg_jax.game import Game, in_the_box
 from mfg_jax.grid import quadrature_weights
 from mfg_jax.hjb import best_quotes, solve_backward
 from mfg_jax.kinks import find_kinks, with_mean_quotes, with_mean_rates
@@ -45,7 +45,11 @@ def best_reply(model: Model, game: Game, crowd: Float[Array, "time side"]) -> Be
         rates = with_mean_rates(model, game, crowd, kinks, rates)
     densities = solve_forward(model, game, rates)
     quotes = jax.vmap(lambda v, c: best_quotes(model, game, v, c))(values, crowd)
-    averages = jax.vmap(lambda q, d: crowd_average(q, d, model.quoting))(quotes, densities)
-    path = averages if kinks is None else with_mean_quotes(model, game, kinks, densities, averages)
+
+    def averaged(quotes: Float[Array, "time side edge"]) -> Float[Array, "time side"]:
+        return jax.vmap(lambda q, d: crowd_average(q, d, model.quoting))(quotes, densities)
+
+    averages = averaged(quotes)
+    path = averages if kinks is None else in_the_box(game, averaged(with_mean_quotes(game, kinks, quotes)))
     mean = jnp.asarray(quadrature_weights(model.time_fractions), averages.dtype) @ path
     return BestReply(values, quotes, densities, averages, path, mean, unstable)

@@ -16,8 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from mfg_jax.crowd import crowd_average
-from mfg_jax.game import Game, in_the_box
+from mfg_jax.game import Game
 from mfg_jax.lattice import jumps
 from mfg_jax.model import Model
 
@@ -70,28 +69,18 @@ def with_mean_rates(
     return rates + jnp.where(kinks.meets, missed, 0.0)[:, None]
 
 
-def with_mean_quotes(
-    model: Model, game: Game, kinks: Kinks, densities: Float[Array, "time x"], averages: Float[Array, "time side"]
-) -> Float[Array, "time side"]:
-    """The crowd's averages, moved so that a path interpolated between them has the integral of the true one.
+def with_mean_quotes(game: Game, kinks: Kinks, quotes: Float[Array, "time side edge"]) -> Float[Array, "time side edge"]:
+    """The quotes at the stored times, moved so that what is interpolated between them has the integral of the true ones.
 
-    Interpolants of high order on even steps add −B₂(θ)/2 to the integral of (s − θ)₊ and B₃(θ)/3 to that of (s − θ)₊² (Bernoulli
-    polynomials: Euler and Maclaurin's formula). Moving the two ends of the step takes both away.
+    Interpolants of high order on even steps add −B₂(θ)/2 to the integral of (s − θ)₊ (a Bernoulli polynomial: Euler and Maclaurin's
+    formula), which is taken away half from either end of the step.
     """
-    theta = kinks.theta
-    bend = -kinks.outward * jnp.abs(kinks.change)
-    in_between = 0.5 * (densities[1:] + densities[:-1])
+    added = 0.5 * (kinks.theta * (1.0 - kinks.theta) - 1.0 / 6.0)
+    by_step = jnp.where(kinks.meets, -kinks.outward * jnp.abs(kinks.change) * added, 0.0)
+    dt = game.dt[:, None, None]
 
-    def excess(added: ByStep) -> Float[Array, "step side"]:
-        by_edge = jnp.where(kinks.meets, bend * added, 0.0)
-        return game.dt[:, None] * jax.vmap(lambda e, d: crowd_average(e, d, model.quoting))(by_edge, in_between)
+    def at_both_ends(by_step: Float[Array, "step #side #edge"]) -> Float[Array, "time #side #edge"]:
+        nothing = jnp.zeros_like(by_step[:1])
+        return jnp.concatenate([by_step, nothing]) + jnp.concatenate([nothing, by_step])
 
-    def at_nodes(earlier: Float[Array, "step #side"], later: Float[Array, "step #side"]) -> Float[Array, "time #side"]:
-        nothing = jnp.zeros_like(earlier[:1])
-        return jnp.concatenate([earlier, nothing]) + jnp.concatenate([nothing, later])
-
-    half = 0.5 * game.dt[:, None]
-    added = (theta * (1.0 - theta) - 1.0 / 6.0) / 2.0
-    added_earlier = theta * (1.0 - 2.0 * theta**2) / 12.0
-    moved = averages - at_nodes(excess(added_earlier), excess(added - added_earlier)) / at_nodes(half, half)
-    return in_the_box(game, moved)
+    return quotes - at_both_ends(dt * by_step) / at_both_ends(dt)
