@@ -107,7 +107,7 @@ def fit_orders(orders: Orders, window: tuple[float, float], blocks: int = 50, se
     dispersion = float(orders_in_block.var(ddof=1) / orders_in_block.mean())
     distance = _distance(excess, float(k[0]), orders.tick, high - low)
     usual = _usual_distance(excess.size, float(k[0]), orders.tick, high - low, rng)
-    return OrderFit(_interval(A), _interval(k), excess.size, window, dispersion, distance, usual)
+    return OrderFit(_interval(A, blocks), _interval(k, blocks), excess.size, window, dispersion, distance, usual)
 
 
 def _to_the_first_price(beyond: np.ndarray, tick: float) -> np.ndarray:
@@ -131,9 +131,14 @@ def _maximum_likelihood(endings: np.ndarray, reaches: np.ndarray, tick: float) -
         return np.log1p(tick * endings / reaches) / tick if tick else endings / reaches
 
 
-def _interval(estimates: np.ndarray) -> Interval:
-    """The first of the estimates, and what the others say of how far off it may be."""
-    tail = 0.5 * (1 - CONFIDENCE)
+def _interval(estimates: np.ndarray, blocks: int) -> Interval:
+    """The first of the estimates, and what the others, from resampled blocks, say of how far off it may be.
+
+    Quantiles a little further out than the nominal ones, as resamples of few blocks vary too little (the expanded percentile
+    interval of Hesterberg, Am. Stat. 69, 2015).
+    """
+    deviations = np.sqrt(blocks / (blocks - 1)) * stats.t.ppf(0.5 * (1 - CONFIDENCE), blocks - 1)
+    tail = float(stats.norm.cdf(deviations))
     low, high = np.quantile(estimates[1:], [tail, 1 - tail])
     return Interval(float(estimates[0]), float(low), float(high))
 

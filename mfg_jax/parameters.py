@@ -66,7 +66,7 @@ class Parameters(eqx.Module):
                 raise ValueError(f"Parameters.{field.name} must be a number; found {value!r}")
         for name in ("A", "k"):
             sides = (getattr(self, f"{name}_ask"), getattr(self, f"{name}_bid"))
-            if getattr(self, name) is None and None in sides:
+            if getattr(self, name) is None and any(side is None for side in sides):
                 raise ValueError(f"give Parameters.{name}, or both {name}_ask and {name}_bid")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import get_type_hints
 
 import numpy as np
 from scipy import optimize
@@ -15,6 +16,7 @@ from mfg_jax.parameters import Parameters
 from mfg_jax.solution import Branch, Equilibrium, Status
 from mfg_jax.span import Span
 
+SCALARS = tuple(name for name, hint in get_type_hints(Metrics).items() if hint.dim_str == "")
 SCANNED = 33
 PRECISION = 1e-9
 """Of the value found, as a share of the way between the bounds."""
@@ -63,20 +65,19 @@ def reach(
         ValueError: names or bounds that cannot be, or both targets or none.
     """
     span = Span.of(parameters, vary, *bounds)
-    names = [field.name for field in dataclasses.fields(Metrics)]
-    if metric not in names:
-        raise ValueError(f"there is no metric {metric!r}; allowed: {', '.join(names)}")
+    if metric not in SCALARS:
+        raise ValueError(f"{metric!r} is no scalar metric; allowed: {', '.join(SCALARS)}")
     targets = [(sign, target) for sign, target in ((1.0, at_least), (-1.0, at_most)) if target is not None]
     if len(targets) != 1:
-        raise ValueError("give one of at_least and at_most")
+        raise ValueError("give a target, and one only: at_least or at_most")
     ((sign, target),) = targets
+    if not np.isfinite(target):
+        raise ValueError(f"the target is {target}; allowed: a finite number")
 
     def game(coordinate: float) -> tuple[Parameters, Equilibrium, float]:
         chosen = dataclasses.replace(parameters, **{vary: span.value(coordinate)})
         equilibrium = solve(model, chosen)
-        found = np.asarray(getattr(metrics(model, chosen, equilibrium, derisk_band), metric))
-        if found.shape != ():
-            raise ValueError(f"metric {metric!r} is a path; allowed: a scalar, as final_derisk_probability or mean_spread")
+        found = getattr(metrics(model, chosen, equilibrium, derisk_band), metric)
         principal = equilibrium.status == Status.CONVERGED and equilibrium.branch == Branch.PRINCIPAL
         return chosen, equilibrium, float(found) if principal else np.nan
 
@@ -119,10 +120,11 @@ def _nearest(excess: Callable[[float], float], scanned: np.ndarray, excesses: np
     if np.isnan(excesses[best]):
         return float(scanned[best])
     ends = scanned[max(best - 1, 0)], scanned[min(best + 1, SCANNED - 1)]
+    worst = -float(np.nanmin(excesses))  # finite, as the search computes with it
 
     def shortfall(coordinate: float) -> float:
         short = -excess(coordinate)
-        return np.inf if np.isnan(short) else short
+        return worst if np.isnan(short) else short
 
     refined = optimize.minimize_scalar(shortfall, bounds=ends, method="bounded", options={"xatol": 1e-7})
     return float(refined.x) if refined.fun < -excesses[best] else float(scanned[best])

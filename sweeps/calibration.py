@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mfg_jax.flow import FlowError, FlowEstimate, Interval, OrderFit, Orders, fit_fills, fit_orders, least_squares
-from sweeps import markdown
+from sweeps import markdown, plots
 from sweeps.trades import Fills, Market
 
 FIRST_OFFSETS = (0, 1)
@@ -163,16 +163,15 @@ def _with_interval(number: Interval) -> str:
 
 
 def write(calibration: Calibration, folder: Path) -> list[Path]:
-    """report.md, grid.yaml (the block) and, for trades, flow.png (which needs the extra `viz`) into a folder, made if need be.
+    """report.md, grid.yaml (the block) and, for trades and with the extra `viz`, flow.png into a folder, made if need be.
 
     Raises:
-        ImportError: trades, without matplotlib.
         OSError: the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / "report.md", folder / "grid.yaml"]
     text = report(calibration)
-    if calibration.rows:
+    if calibration.rows and plots.can_be_drawn():
         written.append(folder / "flow.png")
         _draw(calibration, written[-1])
         text += f"\n![Rates by offset, and k by window]({written[-1].name})\n"

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from importlib.metadata import version
@@ -251,10 +251,7 @@ def calibrate(
         written = calibration.write(found, output) if output else []
     except (trades.TradesError, FlowError, OSError) as error:
         raise _fail(error if isinstance(error, trades.TradesError) else f"{data}: {error}") from None
-    except ImportError:
-        raise _fail(f"the plot needs matplotlib; install it with: {sys.executable} -m pip install 'mfg-jax[viz]'") from None
-    for path in written:
-        typer.echo(f"wrote {path}")
+    _say_what_was_written(written)
 
 
 @app.command()
@@ -281,10 +278,18 @@ def sensitivity(
     except (StoreError, OSError) as error:
         raise _fail(error) from None
     except ImportError as error:
-        packages = "sensitivity,viz,export"
+        packages = "sensitivity,export"
         raise _fail(f"{error.name} is missing; install it with: {sys.executable} -m pip install 'mfg-jax[{packages}]'") from None
-    for path in written:
+    _say_what_was_written(written)
+
+
+def _say_what_was_written(paths: Sequence[Path]) -> None:
+    from sweeps import plots
+
+    for path in paths:
         typer.echo(f"wrote {path}")
+    if paths and not plots.can_be_drawn():
+        typer.echo(f"mfgsweep: {plots.WITHOUT}", err=True)
 
 
 @app.command()

@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from sweeps import markdown
+from sweeps import markdown, plots
+from sweeps.dataset import SCALARS
+from sweeps.problems import did_you_mean, nearest
 from sweeps.sensitivity import (
     CONVERGED,
     Indices,
@@ -42,8 +44,12 @@ def study(dataset: xr.Dataset, metrics: list[str]) -> Study:
     """Of the metrics named, or, without any, of those whose derivatives are stored and the usual ones.
 
     Raises:
-        SensitivityError: the store holds neither derivatives nor a Saltelli design, or not of these metrics.
+        SensitivityError: there are no such metrics; the store holds neither derivatives nor a Saltelli design, or not of these.
     """
+    known = [scalar.name for scalar in SCALARS]
+    if unknown := [name for name in metrics if name not in known]:
+        hint = did_you_mean(nearest(unknown[0], known))
+        raise SensitivityError(f"{unknown[0]!r} is no scalar metric; allowed: {', '.join(known)}{hint}")
     design, held = dataset.attrs["spec"]["sampling"] == "saltelli", differentiated(dataset)
     if not design and not held:
         raise SensitivityError(
@@ -92,7 +98,7 @@ def write(found: Study, folder: Path, tables: str) -> list[Path]:
     """report.md, the tables as .csv or .parquet, and plots (which need the extra `viz`), into a folder that is made if need be.
 
     Raises:
-        ImportError: without matplotlib, or pyarrow for .parquet.
+        ImportError: without pyarrow for .parquet.
         OSError: the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -105,8 +111,10 @@ def write(found: Study, folder: Path, tables: str) -> list[Path]:
         ("indices", indices, _draw_indices),
     ):
         if by_metric:
-            written += [_write_table(by_metric, folder / f"{name}.{tables}"), _save(draw, by_metric, folder / f"{name}.png")]
-    if len(found.elasticities) > 1:
+            written.append(_write_table(by_metric, folder / f"{name}.{tables}"))
+        if by_metric and plots.can_be_drawn():
+            written.append(_save(draw, by_metric, folder / f"{name}.png"))
+    if len(found.elasticities) > 1 and plots.can_be_drawn():
         written.append(_save(_draw_heat_map, found.elasticities, folder / "heat_map.png"))
     return written
 

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mfg_jax.flow import FlowError
-from sweeps import calibration, trades
+from sweeps import calibration, plots, trades
 from sweeps.cli import app
 from sweeps.spec import load_spec
 
@@ -71,6 +71,15 @@ def test_fills_by_offset(tmp_path: Path):
     assert all(cells(report, side)[0][1].startswith("2 (") for side in ("ask", "bid"))
     assert "window" not in report
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["grid.yaml", "report.md"]
+
+
+def test_without_matplotlib_all_but_the_plot_is_written(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(plots, "can_be_drawn", lambda: False)
+    code, _, error = calibrate(file, "-o", str(tmp_path / "out"))
+    assert code == 0
+    assert "no plots are drawn, for want of matplotlib; install it with: " in error
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["grid.yaml", "report.md"]
+    assert ".png" not in (tmp_path / "out" / "report.md").read_text()
 
 
 def test_old_quotes_are_told():

@@ -317,6 +317,15 @@ class TestBaseline:
         assert np.isnan(found.competition_mean_spread).all()
 
 
+def test_rates_of_each_side_and_none_of_both(tmp_path: Path):
+    """As `mfgsweep calibrate` gives them, in a batch of several games."""
+    same = {"model": {**PLAIN["model"], "coupling": "relative"}, "sweep": {"gamma": [0.02, 0.05]}}
+    for name, rates in (("sides", {"A_ask": 2.0, "A_bid": 2.5}), ("override", {"A": 2.0, "A_bid": 2.5})):
+        others = {key: value for key, value in PLAIN["parameters"].items() if key != "A"}
+        run(make(PLAIN, **same, parameters=others | rates), tmp_path / name)
+    xr.testing.assert_allclose(*(loaded(tmp_path / name) for name in ("sides", "override")), rtol=1e-12)
+
+
 class TestBatches:
     def test_no_point_is_missing_and_none_is_added(self, tmp_path: Path):
         assert POINTS % BATCH and BLOCK % BATCH

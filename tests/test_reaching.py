@@ -68,15 +68,22 @@ def test_games_without_an_equilibrium_are_counted() -> None:
     assert not nowhere.reached and np.isnan(nowhere.metric) and nowhere.unsolved == 33
 
 
+def test_the_best_may_lie_beside_values_without_an_equilibrium() -> None:
+    found = mfg.reach(MODEL, GAME, "eta", (-1.0, 1.0), "mean_spread", at_most=1.0)
+    assert not found.reached and found.unsolved == 16
+    assert 0.0 <= found.value < 1 / 16
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"vary": "sigma"}, "bounds of 'sigma', which is no parameter that was given; allowed: A, k, eta"),
         ({"bounds": (1.0, 0.0)}, "allowed: two finite numbers, the lower first"),
-        ({"metric": "spread"}, "there is no metric 'spread'; allowed: full_spread, "),
-        ({"metric": "full_spread"}, "metric 'full_spread' is a path; allowed: a scalar"),
-        ({"at_most": 0.5}, "give one of at_least and at_most"),
-        ({"at_least": None}, "give one of at_least and at_most"),
+        ({"metric": "spread"}, "'spread' is no scalar metric; allowed: mean_spread, "),
+        ({"metric": "full_spread"}, "'full_spread' is no scalar metric; allowed: mean_spread, "),
+        ({"at_most": 0.5}, "give a target, and one only: at_least or at_most"),
+        ({"at_least": np.nan}, "the target is nan; allowed: a finite number"),
+        ({"at_least": None}, "give a target, and one only: at_least or at_most"),
     ],
 )
 def test_bad_input(changes: dict[str, Any], message: str) -> None:
@@ -116,8 +123,8 @@ def test_a_trade_off_curve(tmp_path: Path) -> None:
     [
         (("--vary", "gamma", "--at-least", 0.8), "gamma is swept; to vary it, take it out of `sweep`"),
         (("--vary", "A_ask", "--at-least", 0.8), "bounds of 'A_ask', which is no parameter that was given; allowed: A, k, eta"),
-        ((), "give one of at_least and at_most"),
-        (("--metric", "spread", "--at-most", 0.8), "there is no metric 'spread'; allowed: "),
+        ((), "give a target, and one only: at_least or at_most"),
+        (("--metric", "spread", "--at-most", 0.8), "'spread' is no scalar metric; allowed: "),
     ],
 )
 def test_commands_that_cannot_be(tmp_path: Path, options: tuple[object, ...], message: str) -> None:

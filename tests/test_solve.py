@@ -299,6 +299,11 @@ def test_model_refuses(choices: dict[str, Any], message: str) -> None:
         mfg.Model(**choices)
 
 
+def test_sides_of_many_games_without_a_common_value() -> None:
+    games = mfg.Parameters(A=None, A_ask=np.ones(3), A_bid=np.full(3, 2.0), k=np.ones(3), eta=np.zeros(3), gamma=np.zeros(3))
+    assert games.A is None and np.shape(games.A_bid) == (3,)
+
+
 def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
     choices: dict[str, Any] = {"x_max": np.int64(4), "n_steps": np.int32(12), "solver": {"max_iterations": np.int64(50)}}
     model = mfg.Model("relative", **choices)
