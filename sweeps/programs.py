@@ -32,7 +32,8 @@ def kept(key: str, compile_program: Callable[[], Compiled]) -> Compiled:
         key: all that the program depends on, save the code, the versions and the machine, which are added here.
         compile_program: makes it where it is not there, or cannot be read.
     """
-    path = runtime.cache_folder() / f"{hashlib.sha256((_circumstances() + key).encode()).hexdigest()}.program"
+    circumstances = repr((_code_and_machine(), os.environ.get("XLA_FLAGS"), jax.config.values, key))
+    path = runtime.cache_folder() / f"{hashlib.sha256(circumstances.encode()).hexdigest()}.program"
     program = _read(path)
     if program is None:
         with _afresh():
@@ -89,15 +90,15 @@ def _forget_the_oldest(folder: Path) -> None:
 
 
 @cache
-def _circumstances() -> str:
-    """The code that is compiled, and what it is compiled for."""
+def _code_and_machine() -> str:
+    """What is compiled, and for what: all that stays the same in a process."""
     code = hashlib.sha256()
     for package in (mfg_jax, sweeps):
         for path in sorted(Path(str(package.__file__)).parent.glob("*.py")):
             code.update(path.read_bytes())
     device = jax.devices()[0]
     machine = (device.client.platform_version, device.device_kind, jax.device_count(), _instructions())
-    return repr((code.hexdigest(), runtime.versions(), os.environ.get("XLA_FLAGS"), jax.config.values, machine))
+    return repr((code.hexdigest(), runtime.versions(), machine))
 
 
 def _instructions() -> str:

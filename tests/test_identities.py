@@ -202,12 +202,13 @@ DIFFERENCES = {2: -1 / 12, 1: 8 / 12, -1: -8 / 12, -2: 1 / 12}
 
 @pytest.mark.parametrize("coupling", ["elastic", "market_share"])
 @pytest.mark.parametrize(
-    ("game", "relative_step", "tolerance"), [(SMOOTH, 2e-3, 1e-7), (CLIPPED, 2e-5, 1e-3)], ids=["smooth", "clipped"]
+    ("game", "relative_step", "tolerance"), [(SMOOTH, 2e-3, 1e-7), (CLIPPED, 2e-6, 1e-6)], ids=["smooth", "clipped"]
 )
 def test_gradients_are_those_of_the_discrete_equilibrium(
     coupling: str, game: dict[str, float], relative_step: float, tolerance: float
 ) -> None:
-    """Against differences. Where a quote meets a bound during a difference, it is a poorer one."""
+    """Against differences: short ones near bounds, where the discrete solution has a jump of 1e-10 whenever a quote meets its bound
+    at a stored time."""
     numbers = BASE_GAME | game
     steps = {name: relative_step * max(value, 0.1) for name, value in numbers.items() if np.isfinite(value)}
     moved = [game | {name: numbers[name] + by * step} for name, step in steps.items() for by in DIFFERENCES]

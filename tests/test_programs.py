@@ -43,6 +43,14 @@ def test_another_key_is_another_program() -> None:
         kept("cosine", not_again)
 
 
+def test_another_setting_of_jax_is_another_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept("sine", compiled)
+    before = jax.config.values["jax_disable_most_optimizations"]
+    monkeypatch.setitem(jax.config.values, "jax_disable_most_optimizations", not before)
+    with pytest.raises(AssertionError, match="compiled again"):
+        kept("sine", not_again)
+
+
 @pytest.mark.parametrize("place", [10, 100, -1])
 def test_a_broken_file_is_not_run(folder: Path, place: int) -> None:
     kept("sine", compiled)

@@ -82,7 +82,7 @@ def test_what_cannot_be_told(ishigami: xr.Dataset):
     for dataset, metric, message in (
         (constant, "mean_spread", "mean_spread: is 3 in every game, so nothing moves it"),
         (failed, "mean_spread", "mean_spread: 0 of 4096 blocks of the design are whole; at least 2 are needed"),
-        (ishigami, "spread", "'spread' is no scalar metric; allowed: mean_spread"),
+        (ishigami, "spread", "no scalar spread; allowed: mean_spread"),
         (drawn, "mean_spread", "Sobol indices need a sweep with sampling: saltelli; this one has random"),
     ):
         with pytest.raises(SensitivityError) as caught:
