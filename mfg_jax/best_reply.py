@@ -5,16 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from mfg_jax.crowd import crowd_average
 from mfg_jax.fokker_planck import solve_forward
-from mfg_jax.game import Game, in_the_box
+from mfg_jax.game import Game
 from mfg_jax.grid import quadrature_weights
-from mfg_jax.hjb import best_quotes, solve_backward
-from mfg_jax.kinks import find_kinks, with_mean_quotes, with_mean_rates
+from mfg_jax.hjb import solve_backward
 from mfg_jax.model import Model
 
 
@@ -37,19 +34,7 @@ class BestReply(NamedTuple):
 @eqx.filter_jit
 def best_reply(model: Model, game: Game, crowd: Float[Array, "time side"]) -> BestReply:
     """Solves the HJB against the crowd path, moves the crowd with the rates found, and averages its quotes."""
-    scheme = model.settled_scheme
-    values, rates = solve_backward(model, game, crowd)
-    unstable = jnp.any(jax.vmap(scheme.unstable)(rates, game.dt))
-    kinks = find_kinks(model, game, crowd, values) if scheme.corrects_kinks else None
-    if kinks is not None:
-        rates = with_mean_rates(model, game, crowd, kinks, rates)
-    densities = solve_forward(model, game, rates)
-    quotes = jax.vmap(lambda v, c: best_quotes(model, game, v, c))(values, crowd)
-
-    def averaged(quotes: Float[Array, "time side edge"]) -> Float[Array, "time side"]:
-        return jax.vmap(lambda q, d: crowd_average(q, d, model.quoting))(quotes, densities)
-
-    averages = averaged(quotes)
-    path = averages if kinks is None else in_the_box(game, averaged(with_mean_quotes(game, kinks, quotes)))
-    mean = jnp.asarray(quadrature_weights(model.time_fractions), averages.dtype) @ path
-    return BestReply(values, quotes, densities, averages, path, mean, unstable)
+    policy = solve_backward(model, game, crowd)
+    reply = solve_forward(model, game, policy)
+    mean = jnp.asarray(quadrature_weights(model.time_fractions), crowd.dtype) @ reply.path
+    return BestReply(policy.value, policy.quotes, reply.density, reply.averages, reply.path, mean, policy.unstable)

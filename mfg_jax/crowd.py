@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -89,18 +90,31 @@ class Weights(InitialCrowd):
 INITIAL_CROWDS: dict[str, InitialCrowd] = {"normal": Normal(), "point": Point(), "uniform": Uniform()}
 
 
-def crowd_average(
-    quotes: Float[Array, "side edge"], density: Float[Array, " x"], quoting: Bool[np.ndarray, "side edge"]
-) -> Float[Array, " side"]:
+class Offers(NamedTuple):
+    """Sums over the makers who quote each side."""
+
+    offsets: Float[Array, "*time side"]
+    makers: Float[Array, "*time side"]
+
+
+def offers(quotes: Float[Array, "side edge"], density: Float[Array, " x"], quoting: Bool[np.ndarray, "side edge"]) -> Offers:
+    """What a crowd of this density offers with these quotes."""
+    # products with vectors of 0 and 1: within a loop over the times XLA is slow to sum
+    counted = quoting.astype(density.dtype)
+    ask, bid = density[1:], density[:-1]
+    return Offers(
+        offsets=jnp.stack([counted[0] @ (ask * quotes[0]), counted[1] @ (bid * quotes[1])]),
+        makers=jnp.stack([counted[0] @ ask, counted[1] @ bid]),
+    )
+
+
+def crowd_average(offers: Offers, quotes: Float[Array, "side edge"], density: Float[Array, " x"]) -> Float[Array, " side"]:
     """The average offset over the makers who quote each side, price units (MODEL.md, section 4).
 
     Where nobody quotes a side, the limit as makers start to: the quote at the quoting inventory next to the crowd.
     """
-
-    def per_edge(by_state: Float[Array, " x"]) -> Float[Array, "side edge"]:
-        return jnp.where(quoting, jnp.stack([by_state[1:], by_state[:-1]]), 0.0)
-
-    stepped_in = jnp.zeros_like(density).at[1].add(density[0]).at[-2].add(density[-1])
-    weights = per_edge(density)
-    weights = jnp.where(weights.sum(axis=1, keepdims=True) == 0, per_edge(stepped_in), weights)
-    return (weights * quotes).sum(axis=1) / weights.sum(axis=1)
+    nobody = offers.makers == 0
+    low, high = density[0], density[-1]
+    next_to_low, next_to_high = quotes[(0, 1), (0, 1)], quotes[(0, 1), (-2, -1)]
+    limit = (low * next_to_low + high * next_to_high) / jnp.where(nobody, low + high, 1.0)
+    return jnp.where(nobody, limit, offers.offsets / jnp.where(nobody, 1.0, offers.makers))

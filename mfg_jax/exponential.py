@@ -30,7 +30,7 @@ GAUSS = (0.5 - 3**0.5 / 6, 0.5 + 3**0.5 / 6)
 class _Stable(Scheme):
     """Steps of exponentials, which no fill rate makes unstable."""
 
-    def unstable(self, rates: StageRates, dt: Float[Array, ""]) -> Bool[Array, ""]:
+    def unstable(self, rates: Float[Array, "step stage side edge"], dt: Float[Array, " step"]) -> Bool[Array, ""]:
         del rates, dt
         return jnp.asarray(False)
 

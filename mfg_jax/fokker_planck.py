@@ -2,25 +2,53 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mfg_jax.game import Game
-from mfg_jax.lattice import States
+from mfg_jax.crowd import Offers, crowd_average, offers
+from mfg_jax.game import Game, in_the_box
+from mfg_jax.hjb import Policy
+from mfg_jax.kinks import with_missed_quotes
+from mfg_jax.lattice import Edges, States
 from mfg_jax.model import Model
 
 
-def solve_forward(model: Model, game: Game, rates: Float[Array, "step stage side edge"]) -> Float[Array, "time x"]:
-    """The density, at the stored times, of a crowd that trades at these rates.
+class Crowd(NamedTuple):
+    """Where a crowd is, and what it quotes on average."""
 
-    Its sum is kept by construction: nothing is renormalised.
+    density: Float[Array, "time x"]
+    averages: Float[Array, "time side"]
+    """The crowd's average offsets at the stored times."""
+    path: Float[Array, "time side"]
+    """The same as a path for makers to reply to, which differs where an average has a kink between stored times (`kinks.py`)."""
+
+
+def solve_forward(model: Model, game: Game, policy: Policy) -> Crowd:
+    """The crowd that plays this policy.
+
+    The sum of its density is kept by construction: nothing is renormalised.
     """
 
-    def step(density: States, interval: tuple[Array, Array]) -> tuple[States, States]:
-        stage_rates, dt = interval
-        later = model.settled_scheme.forward_step(stage_rates, density, dt)
-        return later, later
+    def of_crowd(quotes: Edges, density: States) -> Offers:
+        return offers(quotes, density, model.quoting)
 
-    _, densities = jax.lax.scan(step, game.initial_density, (rates, game.dt))
-    return jnp.concatenate([game.initial_density[None], densities])
+    def step(density: States, interval: Any) -> tuple[States, Any]:
+        rates, quotes_later, missed, dt = interval
+        later = model.settled_scheme.forward_step(rates, density, dt)
+        at_ends = None if missed is None else (of_crowd(missed, density), of_crowd(missed, later))
+        return later, (later, of_crowd(quotes_later, later), at_ends)
+
+    start, missed = game.initial_density, policy.missed_quotes
+    intervals = (policy.rates, policy.quotes[1:], missed, game.dt)
+    _, (densities, offers_later, missed_at_ends) = jax.lax.scan(step, start, intervals)
+    densities = jnp.concatenate([start[None], densities])
+    all_offers = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), of_crowd(policy.quotes[0], start), offers_later)
+    average = jax.vmap(crowd_average)
+    averages = average(all_offers, policy.quotes, densities)
+    if missed is None:
+        return Crowd(densities, averages, averages)
+    before, after = (average(of, missed, there) for of, there in zip(missed_at_ends, (densities[:-1], densities[1:]), strict=True))
+    return Crowd(densities, averages, in_the_box(game, with_missed_quotes(game, averages, before, after)))

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from mfg_jax.game import Game
+from mfg_jax.kinks import find_kinks, mean_rates, missed_quotes
 from mfg_jax.lattice import Edges, States, jumps
 from mfg_jax.model import Model
-from mfg_jax.scheme import StageRates
+
+
+class Policy(NamedTuple):
+    """What makers do against a crowd path, and what it is worth to them."""
+
+    value: Float[Array, "time x"]
+    quotes: Float[Array, "time side edge"]
+    rates: Float[Array, "step stage side edge"]
+    """Fill rates at the stages of every step, for the forward step over the same interval."""
+    missed_quotes: Float[Array, "step side edge"] | None
+    """What to add to the quotes at both ends of a step, for what lies between (`kinks.py`); None where the scheme leaves it."""
+    unstable: Bool[Array, ""]
+    """Whether a step was too long for the rates."""
 
 
 def best_quotes(model: Model, game: Game, value: States, crowd: Float[Array, "side *batch"]) -> Edges:
@@ -33,25 +48,44 @@ def crowd_at(
 
 def crowd_at_stages(model: Model, crowd: Float[Array, "time side"]) -> Float[Array, "step stage side"]:
     """The crowd's offsets where the stages of every step look at them."""
-    ends = model.time_fractions
-    nodes = model.settled_scheme.nodes
-    distinct = {node: crowd_at(model, crowd, node * ends[:-1] + (1.0 - node) * ends[1:]) for node in nodes}
-    return jnp.stack([distinct[node] for node in nodes], axis=1)
+    ends, nodes = model.time_fractions, model.settled_scheme.nodes
+    seen = {0.0: crowd[1:], 1.0: crowd[:-1]}
+    for node in nodes:
+        if node not in seen:
+            seen[node] = crowd_at(model, crowd, node * ends[:-1] + (1.0 - node) * ends[1:])
+    return jnp.stack([seen[node] for node in nodes], axis=1)
 
 
-def solve_backward(
-    model: Model, game: Game, crowd: Float[Array, "time side"]
-) -> tuple[Float[Array, "time x"], Float[Array, "step stage side edge"]]:
-    """The value of best-replying to a crowd path, at the stored times, and the fill rates at their stages."""
+def solve_backward(model: Model, game: Game, crowd: Float[Array, "time side"]) -> Policy:
+    """The best reply to a crowd path."""
+    scheme = model.settled_scheme
 
     def controls(value: States, crowd: Float[Array, "side *batch"]) -> tuple[Edges, Edges]:
         quotes = best_quotes(model, game, value, crowd)
         return quotes, fill_rates(model, game, quotes, crowd)
 
-    def step(value: States, interval: tuple[Array, Array]) -> tuple[States, tuple[States, StageRates]]:
-        earlier, rates = model.settled_scheme.backward_step(controls, game.running_cost, value, *interval)
-        return earlier, (earlier, rates)
+    def wanted(value: States, crowd: Float[Array, "side *batch"]) -> Edges:
+        return model.coupling.unbounded_quote(jumps(value), crowd[:, None], game.flow)
 
-    intervals = (crowd_at_stages(model, crowd), game.dt)
-    _, (values, rates) = jax.lax.scan(step, game.terminal_value, intervals, reverse=True)
-    return jnp.concatenate([values, game.terminal_value[None]]), rates
+    def step(later: tuple[States, Edges], interval: Any) -> tuple[tuple[States, Edges], Any]:
+        value, wanted_later = later
+        at_stages, crowd_earlier, crowd_later, dt = interval
+        earlier, rates = scheme.backward_step(controls, game.running_cost, value, at_stages, dt)
+        wanted_earlier = wanted(earlier, crowd_earlier)
+        missed = None
+        if scheme.corrects_kinks:
+            kinks = find_kinks(model, game, wanted_later, wanted_earlier)
+            rates = mean_rates(model, game, kinks, rates, crowd_later, crowd_earlier)
+            missed = missed_quotes(kinks)
+        return (earlier, wanted_earlier), (earlier, game.flow.bounded(wanted_earlier), rates, missed)
+
+    end = (game.terminal_value, wanted(game.terminal_value, crowd[-1]))
+    intervals = (crowd_at_stages(model, crowd), crowd[:-1], crowd[1:], game.dt)
+    _, (values, quotes, rates, missed) = jax.lax.scan(step, end, intervals, reverse=True)
+    return Policy(
+        value=jnp.concatenate([values, end[0][None]]),
+        quotes=jnp.concatenate([quotes, game.flow.bounded(end[1])[None]]),
+        rates=rates,
+        missed_quotes=missed,
+        unstable=scheme.unstable(rates, game.dt),
+    )

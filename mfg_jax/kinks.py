@@ -17,32 +17,32 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mfg_jax.game import Game
-from mfg_jax.lattice import jumps
+from mfg_jax.lattice import Edges
 from mfg_jax.model import Model
-
-ByStep = Float[Array, "step side edge"]
+from mfg_jax.scheme import StageRates
 
 
 class Kinks(NamedTuple):
-    """In each step of each quote, counted backward from the step's end as the stages are."""
+    """In one step of each quote, counted backward from the step's end as the stages are."""
 
-    meets: Bool[Array, "step side edge"]
+    meets: Bool[Array, "side edge *batch"]
     """Whether the quote meets a bound. One that meets both within a step is left as the stages see it."""
-    bound: ByStep
-    theta: ByStep
+    bound: Edges
+    theta: Edges
     """Where in the step, from 0 to 1."""
-    change: ByStep
+    change: Edges
     """Of the offset wanted, bounds apart, over the step."""
-    outward: ByStep
+    outward: Edges
     """The direction out of the bounds: −1 at the lower one, 1 at the upper one."""
 
 
-def find_kinks(model: Model, game: Game, crowd: Float[Array, "time side"], values: Float[Array, "time x"]) -> Kinks:
-    """From the values of best-replying to a crowd path. Where no bound is met, numbers whose derivatives are finite."""
-    wanted = jax.vmap(lambda v, c: model.coupling.unbounded_quote(jumps(v), c, game.flow))(values, crowd[:, :, None])
-    first, last = wanted[1:], wanted[:-1]  # of the backward step
+def find_kinks(model: Model, game: Game, first: Edges, last: Edges) -> Kinks:
+    """From the offsets wanted, bounds apart, where the backward step begins and where it ends.
 
-    def crosses(bound: Float[Array, "side #edge"]) -> Bool[Array, "step side edge"]:
+    Where no bound is met, numbers whose derivatives are finite.
+    """
+
+    def crosses(bound: Float[Array, "side #edge *#batch"]) -> Bool[Array, "side edge *batch"]:
         return (first < bound) != (last < bound)
 
     at_least, at_most = crosses(game.flow.quote_min), crosses(game.flow.quote_max)
@@ -53,34 +53,41 @@ def find_kinks(model: Model, game: Game, crowd: Float[Array, "time side"], value
     return Kinks(meets, bound, theta, change, jnp.where(at_least, -1.0, 1.0))
 
 
-def with_mean_rates(
+def mean_rates(
     model: Model,
     game: Game,
-    crowd: Float[Array, "time side"],
     kinks: Kinks,
-    rates: Float[Array, "step stage side edge"],
-) -> Float[Array, "step stage side edge"]:
-    """The stages' fill rates, moved alike so that their mean is right in the steps in which a quote meets a bound."""
-    seen = crowd[:, :, None]
-    crowd_there = seen[1:] + kinks.theta * (seen[:-1] - seen[1:])
+    rates: StageRates,
+    crowd_first: Float[Array, "side *batch"],
+    crowd_last: Float[Array, "side *batch"],
+) -> StageRates:
+    """The stages' fill rates, moved alike so that their mean is right where a quote meets a bound."""
+    crowd_there = crowd_first[:, None] + kinks.theta * (crowd_last - crowd_first)[:, None]
     rate = lambda quote: model.coupling.rate(quote, crowd_there, game.flow)  # noqa: E731
     steepness = jax.jvp(rate, (kinks.bound,), (kinks.outward,))[1]
     missed = jnp.abs(kinks.change) * steepness * model.settled_scheme.missed_at_kink(kinks.theta)
-    return rates + jnp.where(kinks.meets, missed, 0.0)[:, None]
+    return rates + jnp.where(kinks.meets, missed, 0.0)
 
 
-def with_mean_quotes(game: Game, kinks: Kinks, quotes: Float[Array, "time side edge"]) -> Float[Array, "time side edge"]:
-    """The quotes at the stored times, moved so that what is interpolated between them has the integral of the true ones.
+def missed_quotes(kinks: Kinks) -> Edges:
+    """What to add to the quotes at both ends of the step, so that what is interpolated between them has the true integral.
 
     Interpolants of high order on even steps add −B₂(θ)/2 to the integral of (s − θ)₊ (a Bernoulli polynomial: Euler and Maclaurin's
-    formula), which is taken away half from either end of the step.
+    formula), which is taken away half from either end.
     """
     added = 0.5 * (kinks.theta * (1.0 - kinks.theta) - 1.0 / 6.0)
-    by_step = jnp.where(kinks.meets, -kinks.outward * jnp.abs(kinks.change) * added, 0.0)
-    dt = game.dt[:, None, None]
+    return jnp.where(kinks.meets, kinks.outward * jnp.abs(kinks.change) * added, 0.0)
 
-    def at_both_ends(by_step: Float[Array, "step #side #edge"]) -> Float[Array, "time #side #edge"]:
-        nothing = jnp.zeros_like(by_step[:1])
-        return jnp.concatenate([by_step, nothing]) + jnp.concatenate([nothing, by_step])
 
-    return quotes - at_both_ends(dt * by_step) / at_both_ends(dt)
+def with_missed_quotes(
+    game: Game,
+    averages: Float[Array, "time side"],
+    missed_at_start: Float[Array, "step side"],
+    missed_at_end: Float[Array, "step side"],
+) -> Float[Array, "time side"]:
+    """The crowd's averages, moved by those of the missed quotes over the crowd at the start and at the end of each step."""
+    dt = game.dt[:, None]
+    nothing = jnp.zeros_like(averages[:1])
+    moved = jnp.concatenate([dt * missed_at_start, nothing]) + jnp.concatenate([nothing, dt * missed_at_end])
+    weight = jnp.concatenate([dt, nothing[:, :1]]) + jnp.concatenate([nothing[:, :1], dt])
+    return averages + moved / weight

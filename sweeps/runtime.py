@@ -13,8 +13,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-# JAX before 0.12 runs the small loops of a single game through a dispatcher; this keeps them compiled, four times faster.
-_COMPILED_LOOPS = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=1000000000"
+_XLA_FLAGS = {
+    # JAX before 0.12 runs the small loops of a single game through a dispatcher; this keeps them compiled, four times faster
+    "xla_backend_extra_options": "xla_cpu_small_while_loop_byte_threshold=1000000000",
+    # where there are such vectors (AVX-512), a fifth faster
+    "xla_cpu_prefer_vector_width": "512",
+}
 
 CUDA_DRIVERS = {"cuda13": 580, "cuda12": 525}
 """The oldest driver that runs each CUDA version, newest first."""
@@ -29,16 +33,19 @@ class DeviceError(ValueError):
 
 
 def configure(device: str | None = None) -> None:
-    """Switches for this process: float64, compiled loops, and the device ("cpu", "gpu", or None for the best there is).
+    """Switches for this process: float64, compiled loops, wide vectors, and the device.
 
     Call it before anything else touches JAX: what JAX has already started keeps its settings, float64 excepted.
+
+    Args:
+        device: "cpu", "gpu", or None for the best there is.
 
     Raises:
         DeviceError: there is no such device.
     """
-    flags = os.environ.get("XLA_FLAGS", "")
-    if "xla_backend_extra_options" not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} {_COMPILED_LOOPS}".strip()
+    given = os.environ.get("XLA_FLAGS", "")
+    ours = [f"--{name}={value}" for name, value in _XLA_FLAGS.items() if name not in given]
+    os.environ["XLA_FLAGS"] = " ".join([*given.split(), *ours])
     import jax
 
     if device == "cpu":

@@ -12,12 +12,15 @@ from scipy.linalg import expm
 
 from mfg_jax.generator import average_density, average_value
 from mfg_jax.lattice import transport
+from mfg_jax.scheme import largest_exit_rate, spectral_bound
 
 STATES = 9
 DURATION = jnp.asarray(0.02)
 
 value_average: Any = jax.jit(average_value)
 density_average: Any = jax.jit(average_density)
+speed_bound: Any = jax.jit(spectral_bound)
+exit_speed: Any = jax.jit(largest_exit_rate)
 
 
 def random_rates(seed: int, scale: float) -> np.ndarray:
@@ -49,6 +52,15 @@ def test_averages(seed: int, magnitude: float) -> None:
     step = float(DURATION) * generator(rates)
     np.testing.assert_allclose(value_average(rates, DURATION, vector), phi(step, vector), atol=1e-12)
     np.testing.assert_allclose(density_average(rates, DURATION, vector), phi(step.T, vector), atol=1e-12)
+
+
+@given(seed=st.integers(0, 1000), magnitude=st.floats(-6.0, 8.0))
+def test_the_spectral_bound_is_one_and_never_more_than_twice_the_largest_exit_rate(seed: int, magnitude: float) -> None:
+    rates = random_rates(seed, 10.0**magnitude)
+    bound, exit_rate = float(speed_bound(rates)), float(exit_speed(rates))
+    largest = np.abs(np.linalg.eigvals(generator(rates))).max()
+    assert largest * (1.0 - 1e-9) <= bound <= 2.0 * exit_rate * (1.0 + 1e-12)
+    assert 2.0 * exit_rate <= 4.0 * rates.max()
 
 
 @given(seed=st.integers(0, 1000), magnitude=st.floats(-6.0, 8.0), start=st.integers(0, STATES - 1))

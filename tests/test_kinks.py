@@ -14,7 +14,6 @@ from mfg_jax.best_reply import best_reply
 from mfg_jax.game import lay_out
 from mfg_jax.grid import quadrature_weights
 from mfg_jax.hjb import solve_backward
-from mfg_jax.kinks import find_kinks, with_mean_rates
 from mfg_jax.parameters import as_scalars
 from tests.conftest import UNCLIPPED, parameters_of
 
@@ -38,10 +37,9 @@ def leaning(model: mfg.Model) -> jax.Array:
 def backward(model: mfg.Model, parameters: mfg.Parameters) -> tuple[jax.Array, jax.Array]:
     """Mean rates of every step against a crowd that leans more and more, as the stages see them and corrected."""
     game = lay_out(model, parameters)
-    crowd = leaning(model)
-    values, rates = solve_backward(model, game, crowd)
-    corrected = with_mean_rates(model, game, crowd, find_kinks(model, game, crowd, values), rates)
-    return jnp.tensordot(WEIGHTS, rates, (0, 1)), jnp.tensordot(WEIGHTS, corrected, (0, 1))
+    plain = dataclasses.replace(model, scheme=dataclasses.replace(mfg.RK4, corrects_kinks=False))
+    seen, corrected = (solve_backward(which, game, leaning(model)).rates for which in (plain, model))
+    return jnp.tensordot(WEIGHTS, seen, (0, 1)), jnp.tensordot(WEIGHTS, corrected, (0, 1))
 
 
 @pytest.mark.parametrize("coupling", ["relative", "market_share"])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pickle
 import re
 import subprocess
@@ -701,6 +702,18 @@ class TestTiesToTheLibrary:
     def test_reading_a_file_needs_no_jax(self):
         code = "import sys, sweeps.sampling; sys.exit('jax' in sys.modules)"
         subprocess.run([sys.executable, "-c", code], check=True)
+
+    def test_a_process_is_configured_once_and_the_flags_given_stay(self):
+        code = (
+            "import os, sweeps; [sweeps.configure() for _ in range(2)]; import jax; jax.devices(); print(os.environ['XLA_FLAGS'])"
+        )
+        given = "--xla_cpu_prefer_vector_width=128"
+        environment = os.environ | {"XLA_FLAGS": given}
+        found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout
+        assert sorted(found.split()) == [
+            "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=1000000000",
+            given,
+        ]
 
 
 README = Path(__file__).parents[1] / "README.md"
