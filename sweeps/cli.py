@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from importlib.metadata import version
@@ -161,12 +161,14 @@ def _summarise(reporter: Any, path: Path, progress: Progress) -> int:
         "statuses": dict(progress.statuses),
         "largest_residual": largest,
         "points_per_second": progress.points_per_second if progress.done else None,
+        "shares": progress.shares,
         "store": str(path),
     }
     residual = "" if largest is None else f", largest residual {largest:.1e}"
     speed = f"solved      {progress.done} games in {progress.seconds:.1f} s: {progress.points_per_second:.1f} games/s"
     lines = [
         speed if progress.done else nothing_new,
+        *_where_time_went(progress.shares),
         f"games       {games}",
         f"converged   {good}{residual}",
     ]
@@ -177,6 +179,13 @@ def _summarise(reporter: Any, path: Path, progress: Progress) -> int:
     lines += [f"store       {path}", f'open it     import xarray as xr; ds = xr.open_zarr("{path}")']
     reporter.summary(fields, lines)
     return games - good
+
+
+def _where_time_went(shares: Mapping[str, float]) -> list[str]:
+    if not shares:
+        return []
+    each = ", ".join(f"{activity} {share:.0%}" for activity, share in shares.items())
+    return [f"time        {each} of it, some at once; the limit was to {max(shares, key=lambda name: shares[name])}"]
 
 
 @app.command()

@@ -8,7 +8,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from enum import Enum
 from functools import cached_property
@@ -38,6 +38,7 @@ from sweeps.programs import kept
 from sweeps.sampling import Design, design
 from sweeps.schema import OutputsSection
 from sweeps.spec import Spec
+from sweeps.stopwatch import Activity, Stopwatch
 
 SolveOne = Callable[[mfg.Parameters], dict[str, jax.Array]]
 Program = Callable[[Mapping[str, Any], Any], dict[str, jax.Array]]
@@ -56,7 +57,9 @@ class Progress:
     statuses: Counter[str]
     done: int = 0
     seconds: float = 0.0
-    """Spent on solving, compilation included."""
+    """Spent so far, compilation included."""
+    shares: dict[str, float] = field(default_factory=dict)
+    """Of these seconds, that each activity took (`Stopwatch.shares`); once the run has ended."""
 
     def count(self, statuses: np.ndarray) -> None:
         self.statuses.update(STATUSES[code] for code in statuses.tolist())
@@ -95,13 +98,14 @@ class SolvedBatch(NamedTuple):
 class Sweep:
     """The games of a spec: which parameters each has, on which model it is played, and the compiled programs."""
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: Spec, stopwatch: Stopwatch | None = None) -> None:
         self.spec = spec
         self.design: Design = design(spec)
         self._programs: dict[tuple[mfg.Model, Way], Program] = {}
         self._compiling = threading.Lock()
+        self.stopwatch = stopwatch or Stopwatch()
         scalars_only = spec.model_copy(update={"outputs": OutputsSection(paths=False)})
-        self._without_competition = Sweep(scalars_only) if spec.outputs.baseline else None
+        self._without_competition = Sweep(scalars_only, self.stopwatch) if spec.outputs.baseline else None
 
     @cached_property
     def parameter_names(self) -> tuple[str, ...]:
@@ -231,7 +235,8 @@ class Sweep:
         def game(i: int) -> mfg.Parameters:
             return jax.tree.map(lambda leaf: leaf[i], parameters)
 
-        return np.array([len(mfg.find_equilibria(model, game(i))) for i in range(games)], dtype=float)
+        with self.stopwatch.on(Activity.COMPUTE):
+            return np.array([len(mfg.find_equilibria(model, game(i))) for i in range(games)], dtype=float)
 
     def _solve_with_steps(
         self, refinement: int, kind: tuple[str, str], columns: Mapping[str, np.ndarray], batch: int
@@ -259,8 +264,11 @@ class Sweep:
         """A short batch is filled up with repetitions of its first game, whose results are dropped again here."""
         games = len(next(iter(columns.values())))
         filled = {name: np.concatenate([v, np.repeat(v[:1], batch - games)]) for name, v in columns.items()}
-        results = self.program(model, batch, way)(filled, games)
-        return {name: np.array(value[:games]) for name, value in results.items()}
+        program = self.program(model, batch, way)
+        with self.stopwatch.on(Activity.COMPUTE):
+            results = jax.block_until_ready(program(filled, games))
+        with self.stopwatch.on(Activity.COPY):
+            return {name: np.array(value[:games]) for name, value in results.items()}
 
     def program(self, model: mfg.Model, batch: int, way: Way) -> Program:
         """The compiled program that solves `batch` games on a model in one way. Compiled once for all batches, when needed."""
@@ -271,7 +279,10 @@ class Sweep:
                 # On a CPU each game runs its own loops, and stops when it is done; a GPU wants all lanes at once.
                 many = _one_by_one(solve_one) if jax.default_backend() == "cpu" else _all_at_once(solve_one)
                 example = {name: np.ones(batch) for name in self.parameter_names}
-                self._programs[key] = kept(self._described(model, batch, way), lambda: jax.jit(many).lower(example, 1).compile())
+                with self.stopwatch.on(Activity.COMPILE):
+                    self._programs[key] = kept(
+                        self._described(model, batch, way), lambda: jax.jit(many).lower(example, 1).compile()
+                    )
             return self._programs[key]
 
     def _described(self, model: mfg.Model, batch: int, way: Way) -> str:
@@ -488,7 +499,11 @@ def _fill(
             progress.count(solved["status"])
             progress.seconds = time.perf_counter() - begun
             report(progress)
-        target.write(block, results)
+        with sweep.stopwatch.on(Activity.WRITE):
+            target.write(block, results)
+    if progress.done:
+        progress.seconds = time.perf_counter() - begun
+        progress.shares = sweep.stopwatch.shares(progress.seconds, sweep.worker_count())
 
 
 def _submitted(

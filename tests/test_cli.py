@@ -1,6 +1,7 @@
 """The commands of `mfgsweep`: what they print, how they exit, what they leave behind."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -128,6 +129,7 @@ class TestRun:
         assert f"converged   {int(converged.sum())}, largest residual {residual:.1e}" in lines
         assert f"store       {path}" in lines
         assert any(line.startswith(f"solved      {POINTS} games in ") and line.endswith(" games/s") for line in lines)
+        assert any(re.fullmatch(r"time        compile \d+%, compute \d+%, .*; the limit was to \w+", line) for line in lines)
         assert any(line.startswith("invalid parameters: 12. No game has these numbers: ") for line in lines)
         assert any(line.startswith("0/36 games, compiling, none done") for line in lines)
 
@@ -162,6 +164,8 @@ class TestRun:
         assert last["statuses"] == before[-1]["statuses"]
         assert last["converged"] == last["statuses"]["converged"]
         assert last["points_per_second"] > 0
+        assert list(last["shares"]) == ["compile", "compute", "copy", "write"]
+        assert all(0 < share <= 1 for share in last["shares"].values())
         assert 0 < last["largest_residual"] < 1e-9
 
     def test_json_of_a_finished_store(self, finished: Path):
