@@ -40,18 +40,22 @@ from mfg_jax.solution import Solved  # noqa: E402
 
 REFERENCE = json.loads((Path(__file__).parent.parent / "tests" / "reference" / "public.json").read_text())
 
-PLAIN, DEFAULT = "rk4, uniform", "rk4 (default for mild games)"
+PLAIN, DEFAULT, EULER = "rk4, uniform", "rk4 (default for mild games)", "euler"
 CANDIDATES: dict[str, dict[str, Any]] = {
     PLAIN: {"scheme": dataclasses.replace(mfg.RK4, corrects_kinks=False), "grading": 0.0},
     DEFAULT: {"scheme": "rk4"},
     "exponential (default for stiff games)": {"scheme": "exponential"},
     "exponential, smooth interpolation": {"scheme": mfg.Exponential(interpolate=smooth_interpolation)},
     "exponential Rosenbrock": {"scheme": ExponentialRosenbrock(interpolate=monotone_interpolation)},
+    EULER: {"scheme": "euler", "grading": 0.0},
 }
 REFERENCE_CASES = {"mild": "relative_base", "clipped": "relative_clipped", "skewed": "elastic_skewed", "market share": "share_5"}
 STIFF_GAME = {"A": 10.0, "k": 1.5, "eta": 0.1, "gamma": 0.5, "crowd_mean": 2.0, "quote_max": 5.0}
 MOMENTS = ("start", "mid", "end")
 STEPS, SHORT_STEPS = (24, 48, 100, 200, 400), (48,)
+EULER_STEPS = (400, 3_200, 25_600, 102_400)
+TARGETS = {"mild": 1e-6, "clipped": 1e-4}
+"""Errors at which the default is compared with `euler`."""
 STIFF_REFERENCE_STEPS = 1600
 REPETITIONS, REPLIES = 9, 40
 
@@ -101,7 +105,7 @@ class Trial(NamedTuple):
 
 def measure(case: Case, steps: tuple[int, ...]) -> list[Point]:
     """Of the candidates and steps that solve the case."""
-    tried = [_try(case, candidate, n_steps) for candidate in CANDIDATES for n_steps in steps]
+    tried = [_try(case, c, n_steps) for c in CANDIDATES for n_steps in (EULER_STEPS if c == EULER and len(steps) > 1 else steps)]
     trials = [trial for trial in tried if trial is not None]
     rounds = [[_milliseconds(trial.run) for trial in trials] for _ in range(REPETITIONS)]
     medians = (statistics.median(times) / REPLIES for times in zip(*rounds, strict=True))
@@ -183,11 +187,31 @@ def at_equal_time(points: list[Point]) -> str:
     return "\n".join([header, *rows])
 
 
+def at_equal_error(points: list[Point]) -> str:
+    """How many times longer `euler` takes to the same error, by the first order of its error where it was not tried so far."""
+    rows = []
+    for case, target in TARGETS.items():
+        euler, default = (
+            sorted((p.error, p.milliseconds) for p in points if (p.case, p.candidate) == (case, candidate))
+            for candidate in (EULER, DEFAULT)
+        )
+        good_enough = [ms for error, ms in default if error <= target]
+        if not (euler and good_enough):
+            continue
+        error, milliseconds = euler[0]
+        tried = [ms for error, ms in euler if error <= target]
+        needed = min(tried) if tried else milliseconds * error / target
+        how = "measured" if tried else f"from {milliseconds:.3g} ms at {error:.1e}"
+        rows.append(f"| {case} | {target:.0e} | {min(good_enough):.3f} | {needed:.3g} ({how}) | {needed / min(good_enough):.3g} |")
+    header = f"| case | error | ms a best reply, `{DEFAULT}` | `{EULER}` | ratio |\n|---|---|---|---|---|"
+    return "\n".join([f"Time to an error, against `{EULER}`:\n", header, *rows])
+
+
 def draw(points: list[Point], path: Path) -> None:
     names = list(dict.fromkeys(point.case for point in points))
     figure, axes = plt.subplots(1, len(names), figsize=(3.4 * len(names), 3.6), sharey=True, squeeze=False, layout="constrained")
     for ax, name in zip(axes[0], names, strict=True):
-        for candidate, marker in zip(CANDIDATES, "so^vD", strict=True):
+        for candidate, marker in zip(CANDIDATES, "so^vDx", strict=True):
             line = [point for point in points if (point.case, point.candidate) == (name, candidate)]
             ax.loglog([p.milliseconds for p in line], [p.error for p in line], f"{marker}-", label=candidate, markersize=4)
         ax.set(title=name, xlabel="ms a best reply")
@@ -205,7 +229,8 @@ def main() -> None:
     played = cases(stiff=False)[:1] if chosen.short else cases(stiff=True)
     points = [point for case in played for point in measure(case, steps)]
     text = (
-        f"`scripts/bench_work_precision.py`, JAX {jax.__version__}, {date.today()}.\n\n{table(points)}\n\n{at_equal_time(points)}\n"
+        f"`scripts/bench_work_precision.py`, JAX {jax.__version__}, {date.today()}.\n\n"
+        f"{table(points)}\n\n{at_equal_time(points)}\n\n{at_equal_error(points)}\n"
     )
     print(text)
     if chosen.output:

@@ -11,7 +11,7 @@ from sweeps.kinds import Span
 from sweeps.runtime import duration, readable
 from sweeps.spec import Spec
 
-# On one core of a 2020s server, of mild games, by scripts/bench_solver.py and scripts/bench_gradients.py. Costs in solutions.
+# On one core of a 2020s server, of mild games, by scripts/bench.py and scripts/bench_gradients.py. Costs in solutions.
 NANOSECONDS_PER_STATE_STAGE = 25
 SWEEPS_PER_GAME = 12
 COST_OF_A_GRADIENT, COST_OF_CERTIFICATES = 2.5, 1.0

@@ -1,5 +1,6 @@
 """The scripts that measure and draw run, in their short forms."""
 
+import json
 import os
 import subprocess
 import sys
@@ -19,15 +20,22 @@ def rows(script: str, *options: str) -> list[list[str]]:
     return [line.strip("| ").split(" | ") for i, line in enumerate(table) if i not in headers]
 
 
-def test_the_solver_benchmark_measures_every_column() -> None:
-    (row,) = rows("bench_solver.py", "--short")
-    assert row[0].startswith("relative")
-    assert all(float(cell) > 0 for cell in row[1:])
+def test_the_benchmark_of_speed_measures_the_engine_and_its_peers(tmp_path: Path) -> None:
+    *programs, by_kind, sweep = rows("bench.py", "--short", "--output", str(tmp_path))
+    assert [row[0] for row in programs][0] == "mfg-jax"
+    assert {row[0] for row in programs} >= {"mfg-jax", "numba", "NumPy, batched"}
+    for *_, difference in programs[1:]:
+        assert float(difference) < 1e-9
+    assert by_kind[0] == "mild"
+    assert by_kind[2] == by_kind[4] == "4"
+    assert all(float(cell) > 0 for cell in [*programs[0][1:-1], *by_kind[1:5], *sweep])
+    tables = json.loads((tmp_path / "bench.json").read_text())["tables"]
+    assert [len(table) for table in tables.values()] == [len(programs), 1, 1]
 
 
 def test_the_work_precision_benchmark_measures_every_candidate() -> None:
     measured = rows("bench_work_precision.py", "--short")
-    assert len(measured) == 5
+    assert len(measured) == 6
     for _, _, n_steps, milliseconds, error in measured:
         assert n_steps == "48"
         assert float(milliseconds) > 0

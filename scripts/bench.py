@@ -1,0 +1,237 @@
+"""Speed: the engine and its peers on the same games, and where the time of a whole sweep goes.
+
+    python scripts/bench.py [--short] [--output FOLDER]
+
+Three tables, printed, and written as bench.md and bench.json:
+
+1. The `euler` scheme and Picard's iteration to the same residual, on 1,000 mild skewed games: the engine, and the same algorithm in
+   C, numba and NumPy (scripts/peers). Every side uses all cores. Their mean spreads are compared.
+2. The same for games of other kinds, lattices and numbers of games, in nanoseconds per state-step: one inventory at one time in one
+   sweep, backward and forward. Beside it, games per second with the default scheme.
+3. A sweep of 10,000 games with paths: its time over that of solving alone, and the shares of solving, copying and writing.
+
+Medians of five; runs that take long are timed once. On a shared machine only the ratios within a row mean something.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from sweeps import runtime
+
+runtime.configure()
+
+import jax  # noqa: E402
+import numba  # noqa: E402
+import numpy as np  # noqa: E402
+
+import mfg_jax as mfg  # noqa: E402
+from mfg_jax.grid import quadrature_weights  # noqa: E402
+from scripts import peers  # noqa: E402
+from scripts.peers import Games, Peer  # noqa: E402
+from sweeps import engine  # noqa: E402
+from sweeps.engine import Sweep  # noqa: E402
+from sweeps.spec import Spec  # noqa: E402
+from sweeps.store import Block  # noqa: E402
+
+RESIDUAL, MOST_SWEEPS = 1e-9, 200
+REPETITIONS, LONG, TOO_LONG = 5, 10.0, 60.0
+PEERS = ("C", "numba", "NumPy, batched")
+
+MILD = {"A": 10.0, "k": 1.5, "k0": 0.5, "n_makers": 5.0, "eta": 0.01, "gamma": 0.04, "crowd_mean": 1.0, "crowd_std": 2.0}
+BOUNDS = {"quote_min": 0.0, "quote_max": 5.0}
+KINDS: dict[str, tuple[str, dict[str, float]]] = {
+    "mild": ("relative", MILD | BOUNDS),
+    "clipped": ("elastic", MILD | {"gamma": 0.3, "quote_min": 0.4, "quote_max": 0.9}),
+    "market share": ("market_share", MILD | BOUNDS),
+    "stiff": ("relative", MILD | BOUNDS | {"eta": 0.1, "gamma": 0.5, "crowd_mean": 2.0}),
+}
+"""Coupling and parameters, about which the games of a kind lie."""
+
+Row = dict[str, str | int | float | None]
+
+
+def make_games(kind: str, games: int, x_max: int, n_steps: int) -> Games:
+    """Of crowds more and more skewed, and makers more and more averse to a position at the close."""
+    coupling, numbers = KINDS[kind]
+    lean = np.linspace(0.5, 1.5, games)
+    skewed = {name: numbers[name] * lean for name in ("gamma", "crowd_mean")}
+    return Games(coupling, x_max, n_steps, {name: np.full(games, value) for name, value in numbers.items()} | skewed)
+
+
+class Engine:
+    """The engine's own way of solving, without a store."""
+
+    def __init__(self, games: Games, scheme: str, outputs: dict[str, Any] | None = None) -> None:
+        explicit = {"method": "picard", "max_iterations": MOST_SWEEPS, "select": "any"} if scheme == "euler" else {}
+        fixed = {"x_max": games.x_max, "n_steps": games.n_steps, "scheme": scheme}
+        self.games = games
+        self.spec = Spec.model_validate(
+            {
+                "model": {"coupling": games.coupling, **fixed, **({"grading": 0.0} if scheme == "euler" else {})},
+                "solver": {"tolerance": RESIDUAL, **explicit},
+                "sampling": "zip",
+                "sweep": {name: column.tolist() for name, column in games.columns.items()},
+                "outputs": outputs or {"paths": False},
+            }
+        )
+        self._sweep = Sweep(self.spec)
+        self._batch = min(self._sweep.batch_size(), len(games))
+
+    def solve(self) -> dict[str, np.ndarray]:
+        """A few results of all games; the others are let go."""
+        kept: dict[str, list[np.ndarray]] = {"status": [], "iterations": [], "mean_spread": []}
+        size = self._sweep.block_shape()[0]
+        with ThreadPoolExecutor(self._sweep.worker_count()) as pool:
+            blocks = [Block(i, min(i + size, len(self.games)), ()) for i in range(0, len(self.games), size)]
+            tasks = deque(task for block in blocks for task in self._sweep.submit_block(block, self._batch, pool))
+            while tasks:
+                results = tasks.popleft().result().results
+                for name, parts in kept.items():
+                    parts.append(results[name])
+        return {name: np.concatenate(parts) for name, parts in kept.items()}
+
+
+def timed(run: Callable[[], Any]) -> tuple[float, Any]:
+    """Median seconds after a first run, and what it returned."""
+    begun = time.perf_counter()
+    found = run()
+    first = time.perf_counter() - begun
+    times = []
+    for _ in range(1 if first > LONG else REPETITIONS):
+        begun = time.perf_counter()
+        found = run()
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times), found
+
+
+def spreads(games: Games, crowds: np.ndarray) -> np.ndarray:
+    return crowds.sum(axis=2) @ quadrature_weights(np.linspace(0.0, 1.0, games.n_steps + 1))
+
+
+def explicit(games: Games, sides: dict[str, Peer]) -> tuple[dict[str, float], dict[str, float], float]:
+    """Seconds, nanoseconds per state-step and core-independent sweep, and the largest difference of a mean spread from ours."""
+    program = Engine(games, "euler")
+    ours = program.solve  # compiles
+    seconds, found = timed(ours)
+    if (found["status"] != mfg.Status.CONVERGED).any():
+        raise RuntimeError(f"not every game converged: {np.unique(found['status'])}")
+    sweeps = {"mfg-jax": float(found["iterations"].sum())}
+    times, difference = {"mfg-jax": seconds}, 0.0
+    residual = RESIDUAL / float(games.columns["k"][0])
+    for name, peer in sides.items():
+        times[name], solved = timed(lambda peer=peer: peer(games, residual, MOST_SWEEPS))
+        sweeps[name] = solved.sweeps
+        difference = max(difference, float(np.abs(spreads(games, solved.crowds) - found["mean_spread"]).max()))
+    per_state_step = {name: 1e9 * times[name] / (games.state_steps * sweeps[name]) for name in times}
+    return times, per_state_step, difference
+
+
+def headline(sides: dict[str, Peer], games: int, n_steps: int) -> Iterator[Row]:
+    played = make_games("mild", games, 20, n_steps)
+    times, nanoseconds, difference = explicit(played, sides)
+    for name, seconds in times.items():
+        yield {
+            "program": name,
+            "games": games,
+            "n_x": 41,
+            "n_t": n_steps,
+            "seconds": seconds,
+            "ns per state-step": nanoseconds[name],
+            "time over ours": seconds / times["mfg-jax"],
+            "largest difference of a mean spread": difference if name != "mfg-jax" else None,
+        }
+
+
+def by_kind(sides: dict[str, Peer], kinds: tuple[str, ...], sizes: tuple[int, ...], numbers: tuple[int, ...]) -> Iterator[Row]:
+    for kind in kinds:
+        for x_max in sizes:
+            expected = 0.0
+            for number in numbers:
+                if expected * number > TOO_LONG:
+                    continue
+                games = make_games(kind, number, x_max, 100)
+                default = Engine(games, "automatic")
+                seconds, found = timed(default.solve)
+                expected = seconds / number
+                row: Row = {"kind": kind, "n_x": 2 * x_max + 1, "games": number, "default games/s": number / seconds}
+                row["converged"] = int((found["status"] == mfg.Status.CONVERGED).sum())
+                nanoseconds = {} if kind == "stiff" else explicit(games, sides)[1]
+                yield row | {f"{name} ns": nanoseconds.get(name) for name in ("mfg-jax", *PEERS)}
+
+
+def whole_sweep(games: int) -> Iterator[Row]:
+    played = make_games("mild", games, 10, 100)
+    alone = Engine(played, "automatic", {"paths": True})
+    solving, _ = timed(alone.solve)
+
+    def write() -> engine.Progress:
+        with tempfile.TemporaryDirectory() as folder:
+            return engine.run(alone.spec, Path(folder) / "s.zarr")
+
+    seconds, progress = timed(write)
+    yield {"games": games, "solving alone, s": solving, "sweep, s": seconds, "ratio": seconds / solving, **progress.shares}
+
+
+def table(rows: list[Row]) -> str:
+    names = list(rows[0])
+    lines = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
+    return "\n".join(lines + ["| " + " | ".join(_cell(row[name]) for name in names) + " |" for row in rows])
+
+
+def _cell(value: str | int | float | None) -> str:
+    return "–" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--short", action="store_true", help="a few small games, to see that it runs")
+    options.add_argument("--output", type=Path, help="folder for bench.md and bench.json")
+    chosen = options.parse_args()
+    cores = runtime.core_count()
+    sides = peers.available(cores)
+    short = chosen.short
+    kinds = ("mild",) if short else tuple(KINDS)
+    tables = {
+        "The same algorithm": headline(sides, *((8, 200) if short else (1_000, 500))),
+        "Kinds of games, 100 time steps": by_kind(
+            sides, kinds, (3,) if short else (10, 20, 50), (4,) if short else (1, 64, 1_024, 16_384)
+        ),
+        "A whole sweep": whole_sweep(8 if short else 10_000),
+    }
+    machine = {
+        "date": str(date.today()),
+        "device": f"{jax.default_backend()} {runtime.device_name()}",
+        "cores": cores,
+        "Python": platform.python_version(),
+        **{package.__name__: package.__version__ for package in (jax, np, numba)},
+    }
+    text = "# Speed (`scripts/bench.py`)\n\n" + ", ".join(f"{name} {value}" for name, value in machine.items())
+    print(text, flush=True)
+    measured = {}
+    for title, rows in tables.items():
+        measured[title] = list(rows)
+        section = f"\n## {title}\n\n{table(measured[title])}"
+        print(section, flush=True)
+        text += "\n" + section
+    if chosen.output:
+        (chosen.output / "bench.md").write_text(text + "\n")
+        (chosen.output / "bench.json").write_text(json.dumps({"machine": machine, "tables": measured}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
