@@ -22,7 +22,7 @@ def rows(script: str, *options: str) -> list[list[str]]:
 
 def test_the_benchmark_of_speed_measures_the_engine_and_its_peers(tmp_path: Path) -> None:
     *programs, by_kind, sweep = rows("bench.py", "--short", "--output", str(tmp_path))
-    assert [row[0] for row in programs][0] == "mfg-jax"
+    assert programs[0][0] == "mfg-jax"
     assert {row[0] for row in programs} >= {"mfg-jax", "numba", "NumPy, batched"}
     for *_, difference in programs[1:]:
         assert float(difference) < 1e-9
