@@ -12,6 +12,7 @@ import numpy as np
 from jax.tree_util import register_static
 from jaxtyping import Array, Bool, Float
 
+from mfg_jax.lattice import Edges, States
 from mfg_jax.parameters import Parameters
 
 
@@ -93,11 +94,11 @@ INITIAL_CROWDS: dict[str, InitialCrowd] = {"normal": Normal(), "point": Point(),
 class Offers(NamedTuple):
     """Sums over the makers who quote each side."""
 
-    offsets: Float[Array, "*time side"]
-    makers: Float[Array, "*time side"]
+    offsets: Float[Array, "side *batch"]
+    makers: Float[Array, "side *batch"]
 
 
-def offers(quotes: Float[Array, "side edge"], density: Float[Array, " x"], quoting: Bool[np.ndarray, "side edge"]) -> Offers:
+def offers(quotes: Edges, density: States, quoting: Bool[np.ndarray, "side edge"]) -> Offers:
     """What a crowd of this density offers with these quotes."""
     # products with vectors of 0 and 1: within a loop over the times XLA is slow to sum
     counted = quoting.astype(density.dtype)
@@ -108,7 +109,7 @@ def offers(quotes: Float[Array, "side edge"], density: Float[Array, " x"], quoti
     )
 
 
-def crowd_average(offers: Offers, quotes: Float[Array, "side edge"], density: Float[Array, " x"]) -> Float[Array, " side"]:
+def crowd_average(offers: Offers, quotes: Edges, density: States) -> Float[Array, "side *batch"]:
     """The average offset over the makers who quote each side, price units (MODEL.md, section 4).
 
     Where nobody quotes a side, the limit as makers start to: the quote at the quoting inventory next to the crowd.

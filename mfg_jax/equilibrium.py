@@ -19,6 +19,7 @@ from mfg_jax.best_reply import BestReply, best_reply
 from mfg_jax.certificate import certify_basics, certify_fully
 from mfg_jax.continuation import CAREFUL_STEP, LONGEST_STEP, Found, Walker
 from mfg_jax.exponential import ExponentialRosenbrock
+from mfg_jax.fixed_point import Iterate
 from mfg_jax.game import Game, in_the_box, lay_out, residual_tolerance, valid
 from mfg_jax.hjb import best_quotes, crowd_at
 from mfg_jax.lattice import per_inventory
@@ -209,26 +210,28 @@ def warn_if_out_of_reach(model: Model, parameters: Parameters) -> None:
 
 
 @eqx.filter_jit
-def solve_cold(model: Model, parameters: Parameters) -> Solved:
-    """What the model's iteration finds from a start that knows nothing of the game."""
+def solve_cold(model: Model, parameters: Parameters, done: Iterate | None = None) -> Solved:
+    """What the model's iteration finds from a start that knows nothing of the game. `done`: the iteration, where it is done."""
     model = model.explicit_model
     game = lay_out(model, parameters)
     is_valid = valid(model, parameters)
-    start = jnp.where(is_valid, first_guess(model, game), jnp.nan)
     tolerance = residual_tolerance(model, game)
 
-    def search(start: Path) -> tuple[Path, Search]:
+    def iterate(start: Path) -> Iterate:
         def phi(crowd: Path) -> tuple[Path, Bool[Array, ""]]:
             reply = best_reply(model, game, crowd)
             return reply.crowd, reply.unstable
 
-        found = model.solver.solve(phi, start, lambda crowd: in_the_box(game, crowd), tolerance)
+        return model.solver.solve(phi, start, lambda crowd: in_the_box(game, crowd), tolerance)
+
+    def search(start: Path) -> tuple[Path, Search]:
+        found = iterate(start) if done is None else done
         certain = found.expansion < CERTAIN_EXPANSION
         branch = jnp.where(certain, Branch.PRINCIPAL.value, Branch.UNVERIFIED.value)
         none = jnp.zeros((), jnp.int32)
         return found.point, Search(found.residual, found.iterations, found.unstable, branch, none)
 
-    crowd, found = _fixed_point(model, game, start, search)
+    crowd, found = _fixed_point(model, game, cold_start(model, parameters), search)
     reply = best_reply(model, game, crowd)
     finite = _finite(reply)
     converged = found.residual <= tolerance
@@ -382,6 +385,11 @@ def withhold(numbers: T, meaningless: Bool[Array, ""]) -> T:
     return jax.tree.map(
         lambda leaf: leaf * factor.astype(leaf.dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, numbers
     )
+
+
+def cold_start(model: Model, parameters: Parameters) -> Path:
+    """Where the iteration begins: NaN, so that it ends there, where the parameters are not valid."""
+    return jnp.where(valid(model, parameters), first_guess(model, lay_out(model, parameters)), jnp.nan)
 
 
 def first_guess(model: Model, game: Game) -> Path:

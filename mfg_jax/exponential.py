@@ -30,9 +30,11 @@ GAUSS = (0.5 - 3**0.5 / 6, 0.5 + 3**0.5 / 6)
 class _Stable(Scheme):
     """Steps of exponentials, which no fill rate makes unstable."""
 
-    def unstable(self, rates: Float[Array, "step stage side edge"], dt: Float[Array, " step"]) -> Bool[Array, ""]:
-        del rates, dt
-        return jnp.asarray(False)
+    def unstable(
+        self, rates: Float[Array, "step stage side edge *batch"], dt: Float[Array, "step *batch"]
+    ) -> Bool[Array, "*batch"]:
+        del rates
+        return jnp.zeros(dt.shape[1:], bool)
 
 
 @register_static
@@ -50,7 +52,7 @@ class Exponential(_Stable):
         running_cost: States,
         value: States,
         crowd: Float[Array, "stage side *batch"],
-        dt: Float[Array, ""],
+        dt: Float[Array, "*batch"],
     ) -> tuple[States, StageRates]:
         def half_step(value: States, crowd: Float[Array, "moment side *batch"]) -> tuple[States, Edges]:
             return _half_step(controls, running_cost, value, crowd, 0.5 * dt)
@@ -58,7 +60,7 @@ class Exponential(_Stable):
         earlier, rates = jax.lax.scan(half_step, value, jnp.stack([crowd[:3], crowd[3:6]]))
         return earlier, jnp.concatenate([rates, controls(earlier, crowd[6])[1][None]])
 
-    def forward_step(self, rates: StageRates, density: States, dt: Float[Array, ""]) -> States:
+    def forward_step(self, rates: StageRates, density: States, dt: Float[Array, "*batch"]) -> States:
         later, middle, earlier = rates
         mean = (earlier + 4.0 * middle + later) / 12.0
         tilt = jnp.clip((later - earlier) / 6.0, -mean, mean)
@@ -88,19 +90,23 @@ class ExponentialRosenbrock(_Stable):
         running_cost: States,
         value: States,
         crowd: Float[Array, "stage side *batch"],
-        dt: Float[Array, ""],
+        dt: Float[Array, "*batch"],
     ) -> tuple[States, StageRates]:
         quotes, rates = controls(value, crowd[0])
         slope = leaving(gains(quotes, rates, value)) - running_cost
         earlier = value + dt * average_value(rates, dt, slope)
         return earlier, 0.5 * (rates + controls(earlier, crowd[0])[1])[None]
 
-    def forward_step(self, rates: StageRates, density: States, dt: Float[Array, ""]) -> States:
+    def forward_step(self, rates: StageRates, density: States, dt: Float[Array, "*batch"]) -> States:
         return density + dt * transport(rates[0], average_density(rates[0], dt, density))
 
 
 def _half_step(
-    controls: Controls, running_cost: States, value: States, crowd: Float[Array, "moment side *batch"], duration: Float[Array, ""]
+    controls: Controls,
+    running_cost: States,
+    value: States,
+    crowd: Float[Array, "moment side *batch"],
+    duration: Float[Array, "*batch"],
 ) -> tuple[States, Edges]:
     """The value `duration` earlier, and the rates now."""
     quotes, rates = controls(value, crowd[0])

@@ -32,8 +32,11 @@ class Iterate(NamedTuple):
     """The largest |ΔΦ|/|ΔD| between a trial and the next."""
 
 
-class _Loop(NamedTuple):
+class Iteration(NamedTuple):
+    """An iteration between two evaluations of Φ."""
+
     trial: Path
+    """Where to evaluate Φ next."""
     memory: Any
     best: Iterate
     last_trial: Path
@@ -69,6 +72,33 @@ class FixedPointSolver(ABC):
     def next_trial(self, trial: Path, excess: Path, memory: Any) -> tuple[Path, Any]:
         """The next trial, given excess = Φ(trial) − trial. A trial that is not finite ends the iteration."""
 
+    def begin(self, start: Path) -> Iteration:
+        """Before the first evaluation."""
+        zero = jnp.zeros((), start.dtype)
+        nothing_seen = Iterate(start, jnp.full_like(zero, jnp.inf), jnp.zeros((), jnp.int32), jnp.zeros((), bool), zero)
+        return Iteration(start, self.start_memory(start), nothing_seen, start, jnp.full_like(start, jnp.nan))
+
+    def unfinished(self, iteration: Iteration, tolerance: Float[Array, ""]) -> Bool[Array, ""]:
+        """Whether it goes on: until the residual is at most `tolerance` (price units), or there is no hope."""
+        best = iteration.best
+        return ~(best.residual <= tolerance) & (best.iterations < self.max_iterations) & jnp.all(jnp.isfinite(iteration.trial))
+
+    def advance(self, iteration: Iteration, reply: Path, unstable: Bool[Array, ""], project: Callable[[Path], Path]) -> Iteration:
+        """After one more evaluation: `reply` is Φ of the trial; `project` keeps trials in the quote box."""
+        trial, best = iteration.trial, iteration.best
+        excess = reply - trial
+        size = _size(excess)
+        better = size < best.residual  # False for NaN
+        best = Iterate(
+            jnp.where(better, trial, best.point),
+            jnp.where(better, size, best.residual),
+            best.iterations + 1,
+            best.unstable | unstable,
+            jnp.maximum(best.expansion, _expansion(iteration, reply)),
+        )
+        following, memory = self.next_trial(trial, excess, iteration.memory)
+        return Iteration(project(following), memory, best, trial, reply)
+
     def solve(
         self,
         phi: Callable[[Path], tuple[Path, Bool[Array, ""]]],
@@ -76,34 +106,12 @@ class FixedPointSolver(ABC):
         project: Callable[[Path], Path],
         tolerance: Float[Array, ""],
     ) -> Iterate:
-        """Iterates until the residual is at most `tolerance` (price units).
+        """Iterates to the end. `phi` gives Φ and whether evaluating it was unstable."""
 
-        `phi` gives Φ and whether evaluating it was unstable; `project` keeps trials in the quote box.
-        """
+        def advance(iteration: Iteration) -> Iteration:
+            return self.advance(iteration, *phi(iteration.trial), project)
 
-        def unfinished(loop: _Loop) -> Bool[Array, ""]:
-            best = loop.best
-            return ~(best.residual <= tolerance) & (best.iterations < self.max_iterations) & jnp.all(jnp.isfinite(loop.trial))
-
-        def advance(loop: _Loop) -> _Loop:
-            reply, unstable = phi(loop.trial)
-            excess = reply - loop.trial
-            size = _size(excess)
-            better = size < loop.best.residual  # False for NaN
-            best = Iterate(
-                jnp.where(better, loop.trial, loop.best.point),
-                jnp.where(better, size, loop.best.residual),
-                loop.best.iterations + 1,
-                loop.best.unstable | unstable,
-                jnp.maximum(loop.best.expansion, _expansion(loop, reply)),
-            )
-            trial, memory = self.next_trial(loop.trial, excess, loop.memory)
-            return _Loop(project(trial), memory, best, loop.trial, reply)
-
-        zero = jnp.zeros((), start.dtype)
-        nothing_seen = Iterate(start, jnp.full_like(zero, jnp.inf), jnp.zeros((), jnp.int32), jnp.zeros((), bool), zero)
-        begin = _Loop(start, self.start_memory(start), nothing_seen, start, jnp.full_like(start, jnp.nan))
-        return jax.lax.while_loop(unfinished, advance, begin).best
+        return jax.lax.while_loop(lambda iteration: self.unfinished(iteration, tolerance), advance, self.begin(start)).best
 
 
 @register_static
@@ -177,11 +185,11 @@ class Anderson(FixedPointSolver):
         return memory.base + memory.damping * memory.base_excess - _correction(memory), memory
 
 
-def _expansion(loop: _Loop, reply: Path) -> Float[Array, ""]:
+def _expansion(iteration: Iteration, reply: Path) -> Float[Array, ""]:
     """|ΔΦ|/|ΔD|, root mean squares; 0 where nothing can be said: at the start, and between trials too near each other."""
-    moved = jnp.linalg.norm(loop.trial - loop.last_trial)
-    answered = jnp.linalg.norm(reply - loop.last_reply)
-    known = (moved > 1e-6 * jnp.linalg.norm(loop.trial)) & jnp.isfinite(answered)
+    moved = jnp.linalg.norm(iteration.trial - iteration.last_trial)
+    answered = jnp.linalg.norm(reply - iteration.last_reply)
+    known = (moved > 1e-6 * jnp.linalg.norm(iteration.trial)) & jnp.isfinite(answered)
     return jnp.where(known, answered / jnp.where(known, moved, 1.0), 0.0)
 
 

@@ -19,10 +19,10 @@ from mfg_jax.model import Model
 class Crowd(NamedTuple):
     """Where a crowd is, and what it quotes on average."""
 
-    density: Float[Array, "time x"]
-    averages: Float[Array, "time side"]
+    density: Float[Array, "time x *batch"]
+    averages: Float[Array, "time side *batch"]
     """The crowd's average offsets at the stored times."""
-    path: Float[Array, "time side"]
+    path: Float[Array, "time side *batch"]
     """The same as a path for makers to reply to, which differs where an average has a kink between stored times (`kinks.py`)."""
 
 

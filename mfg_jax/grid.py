@@ -46,25 +46,25 @@ def quadrature_weights(nodes: Float[np.ndarray, " time"]) -> Float[np.ndarray, "
 
 
 def smooth_interpolation(
-    nodes: Float[np.ndarray, " time"], path: Float[Array, "time side"], targets: Float[np.ndarray, " target"]
-) -> Float[Array, "target side"]:
+    nodes: Float[np.ndarray, " time"], path: Float[Array, "time side *batch"], targets: Float[np.ndarray, " target"]
+) -> Float[Array, "target side *batch"]:
     """A path between its nodes, by polynomials: of order six where it is smooth."""
     indices, weights = interpolation_stencil(nodes, targets)
-    return (jnp.asarray(weights, path.dtype)[:, :, None] * path[indices]).sum(axis=1)
+    return (_along_time(weights, path) * path[indices]).sum(axis=1)
 
 
 def linear_interpolation(
-    nodes: Float[np.ndarray, " time"], path: Float[Array, "time side"], targets: Float[np.ndarray, " target"]
-) -> Float[Array, "target side"]:
+    nodes: Float[np.ndarray, " time"], path: Float[Array, "time side *batch"], targets: Float[np.ndarray, " target"]
+) -> Float[Array, "target side *batch"]:
     """A path between its nodes, by straight lines."""
     before, _, fraction = _places(nodes, targets)
-    weight = jnp.asarray(fraction, path.dtype)[:, None]
+    weight = _along_time(fraction, path)
     return (1.0 - weight) * path[before] + weight * path[before + 1]
 
 
 def monotone_interpolation(
-    nodes: Float[np.ndarray, " time"], path: Float[Array, "time side"], targets: Float[np.ndarray, " target"]
-) -> Float[Array, "target side"]:
+    nodes: Float[np.ndarray, " time"], path: Float[Array, "time side *batch"], targets: Float[np.ndarray, " target"]
+) -> Float[Array, "target side *batch"]:
     """A path between its nodes, by cubics that never leave the range of the two nearest.
 
     Of order three or more where the path is smooth, of order two at its extremes; it cannot oscillate (Fritsch and Butland, SIAM J.
@@ -72,14 +72,21 @@ def monotone_interpolation(
     """
     before, width, fraction = _places(nodes, targets)
     tangents = _monotone_tangents(nodes, path)
-    h, u = jnp.asarray(width, path.dtype)[:, None], jnp.asarray(fraction, path.dtype)[:, None]
+    h, u = _along_time(width, path), _along_time(fraction, path)
     straight = (1.0 + 2.0 * u) * (1.0 - u) ** 2 * path[before] + u**2 * (3.0 - 2.0 * u) * path[before + 1]
     return straight + h * u * (1.0 - u) * ((1.0 - u) * tangents[before] - u * tangents[before + 1])
 
 
-def _monotone_tangents(nodes: Float[np.ndarray, " time"], path: Float[Array, "time side"]) -> Float[Array, "time side"]:
+def _along_time(values: Float[np.ndarray, "*shape"], path: Float[Array, "time side *batch"]) -> Float[Array, "*shape 1 *#batch"]:
+    """Shaped to go with the path."""
+    return jnp.asarray(values.reshape(values.shape + (1,) * (path.ndim - 1)), path.dtype)
+
+
+def _monotone_tangents(
+    nodes: Float[np.ndarray, " time"], path: Float[Array, "time side *batch"]
+) -> Float[Array, "time side *batch"]:
     """At an inner node a harmonic mean of the slopes to its left and right, 0 where they differ in sign."""
-    width = jnp.asarray(np.diff(nodes), path.dtype)[:, None]
+    width = _along_time(np.diff(nodes), path)
     slope = jnp.diff(path, axis=0) / width
     left, right, before, after = slope[:-1], slope[1:], width[:-1], width[1:]
     same = left * right > 0
@@ -93,7 +100,7 @@ def _monotone_tangents(nodes: Float[np.ndarray, " time"], path: Float[Array, "ti
     return jnp.concatenate([first, jnp.where(same, mean, 0.0), last])
 
 
-def _end_tangent(width: Float[Array, "two 1"], slope: Float[Array, "two side"]) -> Float[Array, "1 side"]:
+def _end_tangent(width: Float[Array, "two 1 *#batch"], slope: Float[Array, "two side *batch"]) -> Float[Array, "1 side *batch"]:
     """That of the parabola through the three nodes at an end, kept between 0 and three times the outer slope."""
     if len(slope) < 2:
         return slope[:1]

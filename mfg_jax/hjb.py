@@ -11,20 +11,20 @@ from jaxtyping import Array, Bool, Float
 
 from mfg_jax.game import Game
 from mfg_jax.kinks import find_kinks, mean_rates, missed_quotes
-from mfg_jax.lattice import Edges, States, jumps
+from mfg_jax.lattice import Edges, States, along_edges, jumps
 from mfg_jax.model import Model
 
 
 class Policy(NamedTuple):
     """What makers do against a crowd path, and what it is worth to them."""
 
-    value: Float[Array, "time x"]
-    quotes: Float[Array, "time side edge"]
-    rates: Float[Array, "step stage side edge"]
+    value: Float[Array, "time x *batch"]
+    quotes: Float[Array, "time side edge *batch"]
+    rates: Float[Array, "step stage side edge *batch"]
     """Fill rates at the stages of every step, for the forward step over the same interval."""
-    missed_quotes: Float[Array, "step side edge"] | None
+    missed_quotes: Float[Array, "step side edge *batch"] | None
     """What to add to the quotes at both ends of a step, for what lies between (`kinks.py`); None where the scheme leaves it."""
-    unstable: Bool[Array, ""]
+    unstable: Bool[Array, "*batch"]
     """Whether a step was too long for the rates."""
 
 
@@ -35,18 +35,17 @@ def best_quotes(model: Model, game: Game, value: States, crowd: Float[Array, "si
 
 def fill_rates(model: Model, game: Game, quotes: Edges, crowd: Float[Array, "side *batch"]) -> Edges:
     """Fill rates of those offsets, per unit of time; 0 where the side is not quoted."""
-    quoting = model.quoting.reshape(model.quoting.shape + (1,) * (quotes.ndim - 2))
-    return jnp.where(quoting, model.coupling.rate(quotes, crowd[:, None], game.flow), 0.0)
+    return jnp.where(along_edges(model.quoting, quotes), model.coupling.rate(quotes, crowd[:, None], game.flow), 0.0)
 
 
 def crowd_at(
-    model: Model, crowd: Float[Array, "time side"], fractions: Float[np.ndarray, " target"]
-) -> Float[Array, "target side"]:
+    model: Model, crowd: Float[Array, "time side *batch"], fractions: Float[np.ndarray, " target"]
+) -> Float[Array, "target side *batch"]:
     """The crowd's offsets at these fractions of the horizon, interpolated between the stored times."""
     return model.settled_scheme.interpolate(model.time_fractions, crowd, fractions)
 
 
-def crowd_at_stages(model: Model, crowd: Float[Array, "time side"]) -> Float[Array, "step stage side"]:
+def crowd_at_stages(model: Model, crowd: Float[Array, "time side *batch"]) -> Float[Array, "step stage side *batch"]:
     """The crowd's offsets where the stages of every step look at them."""
     ends, nodes = model.time_fractions, model.settled_scheme.nodes
     seen = {0.0: crowd[1:], 1.0: crowd[:-1]}
@@ -56,7 +55,7 @@ def crowd_at_stages(model: Model, crowd: Float[Array, "time side"]) -> Float[Arr
     return jnp.stack([seen[node] for node in nodes], axis=1)
 
 
-def solve_backward(model: Model, game: Game, crowd: Float[Array, "time side"]) -> Policy:
+def solve_backward(model: Model, game: Game, crowd: Float[Array, "time side *batch"]) -> Policy:
     """The best reply to a crowd path."""
     scheme = model.settled_scheme
 

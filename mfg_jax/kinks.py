@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mfg_jax.game import Game
-from mfg_jax.lattice import Edges
+from mfg_jax.lattice import Edges, along_edges
 from mfg_jax.model import Model
 from mfg_jax.scheme import StageRates
 
@@ -46,7 +46,8 @@ def find_kinks(model: Model, game: Game, first: Edges, last: Edges) -> Kinks:
         return (first < bound) != (last < bound)
 
     at_least, at_most = crosses(game.flow.quote_min), crosses(game.flow.quote_max)
-    meets = (at_least ^ at_most) & model.quoting
+    # where a step overflowed, its rates stay: they tell that it was unstable
+    meets = (at_least ^ at_most) & along_edges(model.quoting, first) & jnp.isfinite(last)
     bound = jnp.where(meets, jnp.where(at_least, game.flow.quote_min, game.flow.quote_max), 0.0)
     change = jnp.where(meets, last - first, 1.0)
     theta = jnp.where(meets, (bound - first) / change, 0.0)
@@ -81,10 +82,10 @@ def missed_quotes(kinks: Kinks) -> Edges:
 
 def with_missed_quotes(
     game: Game,
-    averages: Float[Array, "time side"],
-    missed_at_start: Float[Array, "step side"],
-    missed_at_end: Float[Array, "step side"],
-) -> Float[Array, "time side"]:
+    averages: Float[Array, "time side *batch"],
+    missed_at_start: Float[Array, "step side *batch"],
+    missed_at_end: Float[Array, "step side *batch"],
+) -> Float[Array, "time side *batch"]:
     """The crowd's averages, moved by those of the missed quotes over the crowd at the start and at the end of each step."""
     dt = game.dt[:, None]
     nothing = jnp.zeros_like(averages[:1])

@@ -27,6 +27,11 @@ def quoting_edges(x_max: int, boundary: str) -> Bool[np.ndarray, "side edge"]:
     return quoting
 
 
+def along_edges(quoting: Bool[np.ndarray, "side edge"], like: Edges) -> Bool[np.ndarray, "side edge *#batch"]:
+    """Shaped to go with arrays that may have batch axes behind the edges."""
+    return quoting.reshape(quoting.shape + (1,) * (like.ndim - 2))
+
+
 def jumps(value: States) -> Edges:
     """What a fill adds to the value, at the inventory it leaves: V(x−1) − V(x) for the ask, V(x+1) − V(x) for the bid."""
     upwards = value[1:] - value[:-1]

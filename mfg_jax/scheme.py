@@ -25,7 +25,7 @@ from mfg_jax.lattice import Edges, States, jumps, leaving, transport
 
 StageRates = Float[Array, "stage side edge *batch"]
 Interpolate = Callable[
-    [Float[np.ndarray, " time"], Float[Array, "time side"], Float[np.ndarray, " target"]], Float[Array, "target side"]
+    [Float[np.ndarray, " time"], Float[Array, "time side *batch"], Float[np.ndarray, " target"]], Float[Array, "target side *batch"]
 ]
 """(nodes, path at the nodes, targets) → path at the targets."""
 
@@ -50,12 +50,12 @@ class Scheme(ABC):
         running_cost: States,
         value: States,
         crowd: Float[Array, "stage side *batch"],
-        dt: Float[Array, ""],
+        dt: Float[Array, "*batch"],
     ) -> tuple[States, StageRates]:
         """The value one step earlier, and the fill rates that the forward step needs."""
 
     @abstractmethod
-    def forward_step(self, rates: StageRates, density: States, dt: Float[Array, ""]) -> States:
+    def forward_step(self, rates: StageRates, density: States, dt: Float[Array, "*batch"]) -> States:
         """The density one step later, moved by the rates that the backward step over the same interval found."""
 
     def missed_at_kink(self, theta: Edges) -> Edges:
@@ -65,9 +65,9 @@ class Scheme(ABC):
     @abstractmethod
     def unstable(
         self,
-        rates: Float[Array, "step stage side edge"],
-        dt: Float[Array, " step"],
-    ) -> Bool[Array, ""]:
+        rates: Float[Array, "step stage side edge *batch"],
+        dt: Float[Array, "step *batch"],
+    ) -> Bool[Array, "*batch"]:
         """Whether any step of a path is unstable with its rates."""
 
 
@@ -83,7 +83,7 @@ class RungeKutta(Scheme):
     matrix: tuple[tuple[float, ...], ...]
     weights: tuple[float, ...]
     nodes: tuple[float, ...]
-    speed: Callable[[Edges], Float[Array, ""]]
+    speed: Callable[[Edges], Float[Array, "*batch"]]
     speed_limit: float
     interpolate: Interpolate = smooth_interpolation
     corrects_kinks: bool = False
@@ -94,7 +94,7 @@ class RungeKutta(Scheme):
         running_cost: States,
         value: States,
         crowd: Float[Array, "stage side *batch"],
-        dt: Float[Array, ""],
+        dt: Float[Array, "*batch"],
     ) -> tuple[States, StageRates]:
         slopes: list[States] = []
         rates: list[Edges] = []
@@ -105,7 +105,7 @@ class RungeKutta(Scheme):
             rates.append(stage_rates)
         return value + dt * _combination(self.weights, slopes), jnp.stack(rates)
 
-    def forward_step(self, rates: StageRates, density: States, dt: Float[Array, ""]) -> States:
+    def forward_step(self, rates: StageRates, density: States, dt: Float[Array, "*batch"]) -> States:
         flows: list[States] = []  # of the stages behind, in order: the transpose visits the stages from the last to the first
         for stage in reversed(range(len(self.weights))):
             column = [row[stage] for row in self.matrix[stage + 1 :]]  # how the later stages use this one
@@ -118,16 +118,17 @@ class RungeKutta(Scheme):
 
     def unstable(
         self,
-        rates: Float[Array, "step stage side edge"],
-        dt: Float[Array, " step"],
-    ) -> Bool[Array, ""]:
-        def of_step(rates: StageRates, dt: Float[Array, ""]) -> Bool[Array, ""]:
+        rates: Float[Array, "step stage side edge *batch"],
+        dt: Float[Array, "step *batch"],
+    ) -> Bool[Array, "*batch"]:
+        def of_step(rates: StageRates, dt: Float[Array, "*batch"]) -> Bool[Array, "*batch"]:
             # stage by stage, so that a stage that overflowed to NaN does not hide the one that made it overflow
-            return jnp.any(jnp.stack([dt * self.speed(stage) > self.speed_limit for stage in rates]))
+            return jnp.any(jnp.stack([dt * self.speed(stage) > self.speed_limit for stage in rates]), axis=0)
 
         # the speed itself may cost as much as the steps; far from the limit a bound will do: two rates make an exit rate
-        surely_stable = 4.0 * jnp.max(dt[:, None, None, None] * rates) <= self.speed_limit
-        return jax.lax.cond(surely_stable, lambda: jnp.asarray(False), lambda: jnp.any(jax.vmap(of_step)(rates, dt)))
+        largest_rate = jnp.max(dt[:, None, None, None] * rates, axis=(0, 1, 2, 3))
+        surely_stable = 4.0 * largest_rate <= self.speed_limit
+        return jax.lax.cond(jnp.all(surely_stable), lambda: ~surely_stable, lambda: jnp.any(jax.vmap(of_step)(rates, dt), axis=0))
 
 
 def gains(quotes: Edges, rates: Edges, value: States) -> Edges:
@@ -140,12 +141,12 @@ def _combination(coefficients: Sequence[float], terms: Sequence[States]) -> Stat
     return sum((c * term for c, term in zip(coefficients, terms, strict=True) if c != 0.0), start=0.0)
 
 
-def largest_exit_rate(rates: Edges) -> Float[Array, ""]:
+def largest_exit_rate(rates: Edges) -> Float[Array, "*batch"]:
     """max over inventories of λᵃ + λᵇ."""
-    return jnp.max(leaving(rates))
+    return jnp.max(leaving(rates), axis=0)
 
 
-def spectral_bound(rates: Edges) -> Float[Array, ""]:
+def spectral_bound(rates: Edges) -> Float[Array, "*batch"]:
     """A bound from above on the largest |eigenvalue| of the generator with these rates.
 
     Changing the sign of every other inventory turns −Q into a matrix B without negative entries, and max (By)/y bounds the spectral
@@ -160,9 +161,9 @@ def spectral_bound(rates: Edges) -> Float[Array, ""]:
 
     y = jnp.ones_like(exit_rates)
     for _ in range(8):
-        y = times_b(y) + 1e-3 * jnp.max(exit_rates) * y  # the shift keeps y > 0 where rates vanish
-        y = y / jnp.max(y)
-    return jnp.max(times_b(y) / y)
+        y = times_b(y) + 1e-3 * jnp.max(exit_rates, axis=0) * y  # the shift keeps y > 0 where rates vanish
+        y = y / jnp.max(y, axis=0)
+    return jnp.max(times_b(y) / y, axis=0)
 
 
 EULER = RungeKutta(matrix=((),), weights=(1.0,), nodes=(0.0,), speed=largest_exit_rate, speed_limit=1.0)
