@@ -31,9 +31,9 @@ class _Stable(Scheme):
     """Steps of exponentials, which no fill rate makes unstable."""
 
     def unstable(
-        self, rates: Float[Array, "step stage side edge *batch"], dt: Float[Array, "step *batch"]
+        self, rates: Float[Array, "step stage side edge *batch"], dt: Float[Array, "step *batch"], most: Edges
     ) -> Bool[Array, "*batch"]:
-        del rates
+        del rates, most
         return jnp.zeros(dt.shape[1:], bool)
 
 

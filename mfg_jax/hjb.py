@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -66,25 +67,27 @@ def solve_backward(model: Model, game: Game, crowd: Float[Array, "time side *bat
     def wanted(value: States, crowd: Float[Array, "side *batch"]) -> Edges:
         return model.coupling.unbounded_quote(jumps(value), crowd[:, None], game.flow)
 
-    def step(later: tuple[States, Edges], interval: Any) -> tuple[tuple[States, Edges], Any]:
-        value, wanted_later = later
+    def step(later: tuple[States, Edges, Edges], interval: Any) -> tuple[tuple[States, Edges, Edges], Any]:
+        value, wanted_later, most = later
         at_stages, crowd_earlier, crowd_later, dt = interval
         earlier, rates = scheme.backward_step(controls, game.running_cost, value, at_stages, dt)
+        most = reduce(jnp.maximum, dt * rates, most)
         wanted_earlier = wanted(earlier, crowd_earlier)
         missed = None
         if scheme.corrects_kinks:
             kinks = find_kinks(model, game, wanted_later, wanted_earlier)
             rates = mean_rates(model, game, kinks, rates, crowd_later, crowd_earlier)
             missed = missed_quotes(kinks)
-        return (earlier, wanted_earlier), (earlier, game.flow.bounded(wanted_earlier), rates, missed)
+        return (earlier, wanted_earlier, most), (earlier, game.flow.bounded(wanted_earlier), rates, missed)
 
-    end = (game.terminal_value, wanted(game.terminal_value, crowd[-1]))
+    at_end = wanted(game.terminal_value, crowd[-1])
+    end = (game.terminal_value, at_end, jnp.zeros_like(at_end))
     intervals = (crowd_at_stages(model, crowd), crowd[:-1], crowd[1:], game.dt)
-    _, (values, quotes, rates, missed) = jax.lax.scan(step, end, intervals, reverse=True)
+    (_, _, most), (values, quotes, rates, missed) = jax.lax.scan(step, end, intervals, reverse=True)
     return Policy(
-        value=jnp.concatenate([values, end[0][None]]),
-        quotes=jnp.concatenate([quotes, game.flow.bounded(end[1])[None]]),
+        value=jnp.concatenate([values, game.terminal_value[None]]),
+        quotes=jnp.concatenate([quotes, game.flow.bounded(at_end)[None]]),
         rates=rates,
         missed_quotes=missed,
-        unstable=scheme.unstable(rates, game.dt),
+        unstable=scheme.unstable(rates, game.dt, most),
     )

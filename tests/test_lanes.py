@@ -52,7 +52,7 @@ def in_lanes(program: Any, order: np.ndarray, sizes: tuple[int, ...]) -> tuple[d
         for place in np.flatnonzero(np.asarray(finished.ticket) != NOBODY):
             ticket = int(finished.ticket[place])
             assert ticket not in found
-            assert float(finished.parameters.A[place]) == all_games.A[ticket]
+            assert np.asarray(finished.parameters.gamma)[place] == np.asarray(all_games.gamma)[ticket]
             found[ticket] = jax.tree.map(lambda leaf, place=place: np.asarray(leaf[place]), finished.found)
     assert (np.asarray(lanes.ticket) == NOBODY).all()
     return found, trips, idle
