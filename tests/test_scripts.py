@@ -34,8 +34,10 @@ def test_the_benchmark_of_speed_measures_the_engine_and_its_peers(tmp_path: Path
 
 
 def test_the_work_precision_benchmark_measures_every_candidate() -> None:
-    measured = rows("bench_work_precision.py", "--short")
+    *measured, against_euler = rows("bench_work_precision.py", "--short")
     assert len(measured) == 6
+    assert against_euler[0] == "mild"
+    assert float(against_euler[-1]) > 100
     for _, _, n_steps, milliseconds, error in measured:
         assert n_steps == "48"
         assert float(milliseconds) > 0
