@@ -31,6 +31,8 @@ from mfg_jax.equilibrium import (
     verify,
     worth_refining,
 )
+from mfg_jax.fixed_point import Iterate
+from mfg_jax.lanes import NOBODY, advance_lanes, idle_lanes
 from mfg_jax.lattice import inventories
 from sweeps import runtime, store
 from sweeps.dataset import COMPETITION, DIFFERENTIATED, EQUILIBRIA, SCALARS, STATUSES, variables, variables_of_one_equilibrium
@@ -41,11 +43,15 @@ from sweeps.spec import Spec
 from sweeps.stopwatch import Activity, Stopwatch
 
 SolveOne = Callable[[mfg.Parameters], dict[str, jax.Array]]
+Finish = Callable[[mfg.Parameters, Iterate | None], dict[str, jax.Array]]
+"""Takes the cold iteration too, where it is done already."""
 Program = Callable[[Mapping[str, Any], Any], dict[str, jax.Array]]
 """Takes the parameters of a batch of games, by name, and how many of the games, from the first on, are wanted."""
 
 LARGEST_CPU_BATCH = 64
 LARGEST_GPU_BATCH = 16_384
+GAMES_PER_LANE = 8
+"""Of a batch on a device that wants wide arrays: when no more games wait, lanes fall idle until the slowest game is done."""
 
 
 @dataclass
@@ -78,6 +84,11 @@ class Progress:
 
 class Interrupted(Exception):
     """The run was asked to stop and did so between two writes; the same command goes on from there."""
+
+
+def in_lanes() -> bool:
+    """Whether the device wants many games side by side. A CPU is at its best with one on each core, which stops when it is done."""
+    return jax.default_backend() != "cpu"
 
 
 class Way(Enum):
@@ -163,7 +174,7 @@ class Sweep:
 
     def batch_size(self) -> int:
         """Games in a batch: as many as it pays to solve together and, on a GPU, fit into a quarter of its free memory."""
-        if jax.default_backend() == "cpu":
+        if not in_lanes():
             most = LARGEST_CPU_BATCH
         else:
             most = min(LARGEST_GPU_BATCH, runtime.free_memory() // (4 * self.working_bytes_per_game()))
@@ -171,13 +182,13 @@ class Sweep:
 
     def worker_count(self) -> int:
         """Batches in flight: on a CPU one on each core, each one game at a time, as memory allows; a GPU is kept busy by one."""
-        if jax.default_backend() != "cpu":
+        if in_lanes():
             return 1
         return max(1, min(runtime.core_count(), runtime.free_memory() // (2 * self.working_bytes_per_game())))
 
     def working_bytes(self, batch: int) -> int:
         """What solving takes: on a CPU one game on each core at a time, on a GPU a whole batch."""
-        at_once = self.worker_count() if jax.default_backend() == "cpu" else batch
+        at_once = self.worker_count() if not in_lanes() else batch
         return at_once * self.working_bytes_per_game()
 
     def working_bytes_per_game(self) -> int:
@@ -275,9 +286,7 @@ class Sweep:
         key = (model, way)
         with self._compiling:
             if key not in self._programs:
-                solve_one = _solver(way, model, self.spec, thinning=model.n_steps // self.stored_steps)
-                # On a CPU each game runs its own loops, and stops when it is done; a GPU wants all lanes at once.
-                many = _one_by_one(solve_one) if jax.default_backend() == "cpu" else _all_at_once(solve_one)
+                many = _many(way, model, self.spec, thinning=model.n_steps // self.stored_steps)
                 example = {name: np.ones(batch) for name in self.parameter_names}
                 with self.stopwatch.on(Activity.COMPILE):
                     self._programs[key] = kept(
@@ -289,7 +298,7 @@ class Sweep:
         """All of the spec that a program depends on: not the values of the parameters, only which there are."""
         choices = self.spec.model_dump(mode="json", include={"model", "initial", "outputs", "metrics", "solver"})
         kind = type(model.coupling).__name__, model.boundary, model.n_steps
-        return repr((choices, kind, self.parameter_names, batch, way))
+        return repr((choices, kind, self.parameter_names, batch, way, in_lanes()))
 
 
 def _parameters(columns: Mapping[str, Any]) -> mfg.Parameters:
@@ -332,44 +341,79 @@ def _all_at_once(solve_one: SolveOne) -> Program:
     return lambda columns, count: jax.vmap(solve_one)(_parameters(columns))
 
 
-def _solver(way: Way, model: mfg.Model, spec: Spec, thinning: int) -> SolveOne:
-    """All stored variables of one game; where only its branch is in doubt, what depends on the answer."""
+def _iterated_in_lanes(model: mfg.Model, finish: Finish) -> Program:
+    """The cold iteration in lanes, then all that follows of it for all games at once."""
+
+    def solve_many(columns: Mapping[str, jax.Array], count: jax.Array) -> dict[str, jax.Array]:
+        parameters = jax.tree.map(jnp.asarray, _parameters(columns))
+        places = jnp.arange(len(next(iter(columns.values()))))
+        lanes = idle_lanes(model, jax.tree.map(lambda leaf: leaf[0], parameters), -(-places.size // GAMES_PER_LANE))
+        tickets = jnp.where(places < count, places, NOBODY)
+        _, finished, _ = advance_lanes(model, lanes, tickets, parameters, jnp.asarray(True))
+        place = jnp.where(finished.ticket == NOBODY, places.size, finished.ticket)
+        found = jax.tree.map(
+            lambda leaf: jnp.zeros((places.size, *leaf.shape[1:]), leaf.dtype).at[place].set(leaf, mode="drop"), finished.found
+        )
+        return jax.vmap(finish)(parameters, found)
+
+    return solve_many
+
+
+def _many(way: Way, model: mfg.Model, spec: Spec, thinning: int) -> Program:
+    """All stored variables of many games; where only its branch is in doubt, what depends on the answer."""
+    if way is Way.VERIFY:
+        solve_one = _verifier(model, spec)
+    else:
+        finish = _solver(way, model, spec, thinning)
+        if way is Way.COLD and in_lanes():
+            return _iterated_in_lanes(model, finish)
+        solve_one = lambda parameters: finish(parameters, None)  # noqa: E731
+    return _all_at_once(solve_one) if in_lanes() else _one_by_one(solve_one)
+
+
+def _verifier(model: mfg.Model, spec: Spec) -> SolveOne:
+    certify = spec.certify_fully
+    decided = ["branch", "folds", *(FullCertificates._fields if certify else ())]
+
+    def solve_verified(parameters: mfg.Parameters) -> dict[str, jax.Array]:
+        found = verify(model, parameters, solve_cold(model, parameters))
+        equilibrium = certified(model.explicit_model, parameters, found) if certify else found.equilibrium
+        return {name: getattr(equilibrium, name) for name in decided}
+
+    return solve_verified
+
+
+def _solver(way: Way, model: mfg.Model, spec: Spec, thinning: int) -> Finish:
     certify = spec.certify_fully
 
-    def solve_from_cold(parameters: mfg.Parameters) -> mfg.Equilibrium:
-        cold = solve_cold(model, parameters)
+    def solve_from_cold(parameters: mfg.Parameters, done: Iterate | None) -> mfg.Equilibrium:
+        cold = solve_cold(model, parameters, done)
         status, branch = cold.equilibrium.status, cold.equilibrium.branch
         left_open = ~settled(model, status, branch, spec.solver.select)
         return certified(model.explicit_model, parameters, cold, left_open) if certify else cold.equilibrium
 
-    def solve_verified(parameters: mfg.Parameters) -> mfg.Equilibrium:
-        found = verify(model, parameters, solve_cold(model, parameters))
-        return certified(model.explicit_model, parameters, found) if certify else found.equilibrium
-
-    def solve_path(parameters: mfg.Parameters) -> mfg.Equilibrium:
+    def solve_path(parameters: mfg.Parameters, done: Iterate | None) -> mfg.Equilibrium:
+        del done
         found = solve_along_path(model, parameters)
         return certified(model.stiff_model, parameters, found) if certify else found.equilibrium
 
-    if way is Way.VERIFY:
-        decided = ["branch", "folds", *(FullCertificates._fields if certify else ())]
-        return lambda parameters: {name: getattr(solve_verified(parameters), name) for name in decided}
     return _stored_variables(solve_from_cold if way is Way.COLD else solve_path, model, spec, thinning)
 
 
 def _stored_variables(
-    solve_game: Callable[[mfg.Parameters], mfg.Equilibrium], model: mfg.Model, spec: Spec, thinning: int
-) -> SolveOne:
+    solve_game: Callable[[mfg.Parameters, Iterate | None], mfg.Equilibrium], model: mfg.Model, spec: Spec, thinning: int
+) -> Finish:
     gradients = spec.outputs.gradients
 
-    def solve(parameters: mfg.Parameters) -> tuple[jax.Array, dict[str, jax.Array]]:
-        equilibrium = solve_game(parameters)
+    def solve(parameters: mfg.Parameters, done: Iterate | None) -> tuple[jax.Array, dict[str, jax.Array]]:
+        equilibrium = solve_game(parameters, done)
         metrics = mfg.metrics(model, parameters, equilibrium, derisk_band=spec.metrics.derisk_band)
         stored = _stored(spec, equilibrium, metrics, thinning)
         differentiated = jnp.stack([getattr(metrics, name) for name in gradients]) if gradients else jnp.zeros(0)
         return differentiated, stored
 
-    def solve_with_derivatives(parameters: mfg.Parameters) -> dict[str, jax.Array]:
-        differentiated, pull_back, stored = jax.vjp(solve, parameters, has_aux=True)
+    def solve_with_derivatives(parameters: mfg.Parameters, done: Iterate | None) -> dict[str, jax.Array]:
+        differentiated, pull_back, stored = jax.vjp(lambda parameters: solve(parameters, done), parameters, has_aux=True)
         # one metric after the other: a batch of them would have to be compiled as one
         rows = jax.lax.map(lambda cotangent: jnp.stack(jax.tree.leaves(pull_back(cotangent))), jnp.eye(differentiated.size))
         # off an equilibrium the implicit function theorem says nothing
@@ -379,7 +423,7 @@ def _stored_variables(
         stored[DIFFERENTIATED.name] = jnp.where(converged, known.all().astype(float), jnp.nan)
         return stored | {f"d_{name}": row for name, row in zip(gradients, rows, strict=True)}
 
-    return solve_with_derivatives if gradients else lambda parameters: solve(parameters)[1]
+    return solve_with_derivatives if gradients else lambda parameters, done: solve(parameters, done)[1]
 
 
 def _stored(spec: Spec, equilibrium: mfg.Equilibrium, metrics: mfg.Metrics, thinning: int) -> dict[str, jax.Array]:

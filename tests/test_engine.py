@@ -375,6 +375,39 @@ class TestBatches:
         assert Sweep(make(CALM)).batch_size() == 8
 
 
+class TestLanes:
+    """As on a device that wants many games side by side."""
+
+    @pytest.fixture(autouse=True)
+    def in_lanes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(engine, "in_lanes", lambda: True)
+
+    def test_the_same_as_one_by_one(self, whole: xr.Dataset, tmp_path: Path):
+        run(make(WILD), tmp_path / "s.zarr")
+        found = loaded(tmp_path / "s.zarr")
+        np.testing.assert_array_equal(found["status"], whole["status"])
+        good = whole["status"] == mfg.Status.CONVERGED
+        assert 0 < good.sum() < POINTS
+        for name, expected in whole.data_vars.items():
+            same = found[name].where(good), expected.where(good)
+            np.testing.assert_allclose(*same, rtol=1e-9, atol=1e-9, err_msg=str(name))
+
+    def test_a_games_bits_do_not_depend_on_the_others(self, tmp_path: Path):
+        """In other batches, and so in other lanes, and with some games done before."""
+        for name, block in (("twelve", 12), ("nine", 9)):
+            run(make(WILD), tmp_path / name, block=block)
+        assert_same_bits(*(loaded(tmp_path / name) for name in ("twelve", "nine")))
+
+    def test_derivatives(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        content = CALM | {"outputs": {"paths": False, "gradients": ["mean_spread"]}}
+        run(make(content), tmp_path / "in lanes")
+        monkeypatch.setattr(engine, "in_lanes", lambda: False)
+        run(make(content), tmp_path / "one by one")
+        found, expected = (loaded(tmp_path / name)["d_mean_spread"] for name in ("in lanes", "one by one"))
+        np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-10)
+        assert (expected.sel(parameter="gamma") != 0).all()
+
+
 class TestPaths:
     """Games that a cold start leaves open are gone on with by themselves."""
 
