@@ -71,7 +71,7 @@ def solve_backward(model: Model, game: Game, crowd: Float[Array, "time side *bat
         value, wanted_later, most = later
         at_stages, crowd_earlier, crowd_later, dt = interval
         earlier, rates = scheme.backward_step(controls, game.running_cost, value, at_stages, dt)
-        most = reduce(jnp.maximum, dt * rates, most)
+        most = reduce(jnp.maximum, jax.lax.stop_gradient(dt * rates), most)
         wanted_earlier = wanted(earlier, crowd_earlier)
         missed = None
         if scheme.corrects_kinks:
