@@ -12,9 +12,9 @@ from sweeps.runtime import duration, readable
 from sweeps.spec import Spec
 
 # On one core of a 2020s server, of mild games, by scripts/bench.py and scripts/bench_gradients.py. Costs in solutions.
-NANOSECONDS_PER_STATE_STAGE = 25
+NANOSECONDS_PER_STATE_STAGE = 13
 SWEEPS_PER_GAME = 12
-COST_OF_A_GRADIENT, COST_OF_CERTIFICATES = 2.5, 1.0
+COST_OF_A_GRADIENT, COST_OF_CERTIFICATES = 6.0, 1.0
 SECONDS_TO_FIND_EQUILIBRIA = 1.0
 SECONDS_TO_COMPILE = 10
 
