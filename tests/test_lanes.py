@@ -82,7 +82,7 @@ def test_every_game_ends_as_it_does_alone(whole: tuple[dict[int, Iterate], int, 
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_its_bits_do_not_depend_on_the_others(program: Any, whole: tuple[dict[int, Iterate], int, int], seed: int) -> None:
-    """In another order, and in two parts of which the first leaves games under way."""
+    """In another order, and so in other lanes beside other games."""
     expected, _, _ = whole
     shuffled = np.random.default_rng(seed).permutation(GAMES)
     found, _, _ = in_lanes(program, shuffled, (GAMES,))
