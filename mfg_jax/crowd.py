@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -91,31 +90,18 @@ class Weights(InitialCrowd):
 INITIAL_CROWDS: dict[str, InitialCrowd] = {"normal": Normal(), "point": Point(), "uniform": Uniform()}
 
 
-class Offers(NamedTuple):
-    """Sums over the makers who quote each side."""
-
-    offsets: Float[Array, "side *batch"]
-    makers: Float[Array, "side *batch"]
-
-
-def offers(quotes: Edges, density: States, quoting: Bool[np.ndarray, "side edge"]) -> Offers:
-    """What a crowd of this density offers with these quotes."""
-    # products with vectors of 0 and 1: within a loop over the times XLA is slow to sum
-    counted = quoting.astype(density.dtype)
-    ask, bid = density[1:], density[:-1]
-    return Offers(
-        offsets=jnp.stack([counted[0] @ (ask * quotes[0]), counted[1] @ (bid * quotes[1])]),
-        makers=jnp.stack([counted[0] @ ask, counted[1] @ bid]),
-    )
-
-
-def crowd_average(offers: Offers, quotes: Edges, density: States) -> Float[Array, "side *batch"]:
+def crowd_average(quotes: Edges, density: States, quoting: Bool[np.ndarray, "side edge"]) -> Float[Array, "side *batch"]:
     """The average offset over the makers who quote each side, price units (MODEL.md, section 4).
 
     Where nobody quotes a side, the limit as makers start to: the quote at the quoting inventory next to the crowd.
     """
-    nobody = offers.makers == 0
+    # products with vectors of 0 and 1: XLA is slow to sum; slices rather than lists of places, whose derivatives are slow
+    ask_counts, bid_counts = quoting.astype(density.dtype)
+    ask, bid = density[1:], density[:-1]
+    makers = jnp.stack([ask_counts @ ask, bid_counts @ bid])
+    offsets = jnp.stack([ask_counts @ (ask * quotes[0]), bid_counts @ (bid * quotes[1])])
+    nobody = makers == 0
     low, high = density[0], density[-1]
-    next_to_low, next_to_high = quotes[(0, 1), (0, 1)], quotes[(0, 1), (-2, -1)]
+    next_to_low, next_to_high = jnp.stack([quotes[0, 0], quotes[1, 1]]), jnp.stack([quotes[0, -2], quotes[1, -1]])
     limit = (low * next_to_low + high * next_to_high) / jnp.where(nobody, low + high, 1.0)
-    return jnp.where(nobody, limit, offers.offsets / jnp.where(nobody, 1.0, offers.makers))
+    return jnp.where(nobody, limit, offsets / jnp.where(nobody, 1.0, makers))

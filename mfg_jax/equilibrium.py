@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, TypeVar, cast
 
 import equinox as eqx
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.custom_derivatives import zero_from_primal
 from jaxtyping import Array, Bool, Float, Int
 
 from mfg_jax import krylov
@@ -215,26 +217,9 @@ def solve_cold(model: Model, parameters: Parameters, done: Iterate | None = None
     model = model.explicit_model
     game = lay_out(model, parameters)
     is_valid = valid(model, parameters)
-    tolerance = residual_tolerance(model, game)
-
-    def iterate(start: Path) -> Iterate:
-        def phi(crowd: Path) -> tuple[Path, Bool[Array, ""]]:
-            reply = best_reply(model, game, crowd)
-            return reply.crowd, reply.unstable
-
-        return model.solver.solve(phi, start, lambda crowd: in_the_box(game, crowd), tolerance)
-
-    def search(start: Path) -> tuple[Path, Search]:
-        found = iterate(start) if done is None else done
-        certain = found.expansion < CERTAIN_EXPANSION
-        branch = jnp.where(certain, Branch.PRINCIPAL.value, Branch.UNVERIFIED.value)
-        none = jnp.zeros((), jnp.int32)
-        return found.point, Search(found.residual, found.iterations, found.unstable, branch, none)
-
-    crowd, found = _fixed_point(model, game, cold_start(model, parameters), search)
-    reply = best_reply(model, game, crowd)
+    crowd, reply, found = settle(_find_cold, model, parameters, done)
     finite = _finite(reply)
-    converged = found.residual <= tolerance
+    converged = found.residual <= residual_tolerance(model, game)
     gave_up = found.iterations >= model.solver.max_iterations
     overflowed_by_instability = found.unstable & ~converged & ~gave_up
     status = first_that_applies(
@@ -247,6 +232,23 @@ def solve_cold(model: Model, parameters: Parameters, done: Iterate | None = None
         (~converged, Status.NON_FINITE),
     )
     return Solved(assemble(model, parameters, game, crowd, reply, found, status), crowd, jnp.asarray(False))
+
+
+def _find_cold(model: Model, parameters: Parameters, done: Iterate | None) -> tuple[Path, Search]:
+    game = lay_out(model, parameters)
+
+    def phi(crowd: Path) -> tuple[Path, Bool[Array, ""]]:
+        reply = best_reply(model, game, crowd)
+        return reply.crowd, reply.unstable
+
+    def iterate() -> Iterate:
+        start, tolerance = cold_start(model, parameters), residual_tolerance(model, game)
+        return model.solver.solve(phi, start, lambda crowd: in_the_box(game, crowd), tolerance)
+
+    found = iterate() if done is None else done
+    certain = found.expansion < CERTAIN_EXPANSION
+    branch = jnp.where(certain, Branch.PRINCIPAL.value, Branch.UNVERIFIED.value)
+    return found.point, Search(found.residual, found.iterations, found.unstable, branch, folds=jnp.zeros((), jnp.int32))
 
 
 @eqx.filter_jit
@@ -276,6 +278,19 @@ def solve_along_path(model: Model, parameters: Parameters, skip: Bool[Array, ""]
     A game to `skip` takes no trip, and what comes of it means nothing: in a batch, others may need theirs.
     """
     model = model.stiff_model
+    crowd, reply, found = settle(_find_along_path, model, parameters, jnp.asarray(skip))
+    status = first_that_applies(
+        (~valid(model, parameters), Status.INVALID_PARAMETERS),
+        (reply.unstable, Status.UNSTABLE_STEP),
+        (~_finite(reply), Status.NON_FINITE),
+        (found.branch == Branch.PRINCIPAL, Status.CONVERGED),
+        (found.branch != Branch.PRINCIPAL, Status.CONTINUATION_STOPPED),
+    )
+    game = lay_out(model, parameters)
+    return Solved(assemble(model, parameters, game, crowd, reply, found, status), crowd, jnp.asarray(True))
+
+
+def _find_along_path(model: Model, parameters: Parameters, skip: Bool[Array, ""]) -> tuple[Path, Search]:
     game = lay_out(model, parameters)
     walker = Walker.of(model, game, residual_tolerance(model, game))
 
@@ -294,26 +309,14 @@ def solve_along_path(model: Model, parameters: Parameters, skip: Bool[Array, ""]
         found = there._replace(arrived=arrived, folds=folds, trips=trips)
         return Tries(tries.number + 1, tries.astray | astray, found)
 
-    def search(start: Path) -> tuple[Path, Search]:
-        def unfinished(tries: Tries) -> Bool[Array, ""]:
-            return ~tries.found.arrived & (tries.number <= len(COARSE_STEPS)) & ~jnp.asarray(skip)
+    def unfinished(tries: Tries) -> Bool[Array, ""]:
+        return ~tries.found.arrived & (tries.number <= len(COARSE_STEPS)) & ~skip
 
-        none = jnp.zeros((), jnp.int32)
-        found = Found(start, jnp.full((), jnp.inf, start.dtype), jnp.asarray(False), none, none)
-        there = jax.lax.while_loop(unfinished, attempt, Tries(none, jnp.asarray(False), found)).found
-        branch = jnp.where(there.arrived, Branch.PRINCIPAL.value, Branch.UNVERIFIED.value)
-        return there.crowd, Search(there.residual, there.trips, jnp.zeros((), bool), branch, there.folds)
-
-    crowd, found = _fixed_point(model, game, first_guess(model, game), search)
-    reply = best_reply(model, game, crowd)
-    status = first_that_applies(
-        (~valid(model, parameters), Status.INVALID_PARAMETERS),
-        (reply.unstable, Status.UNSTABLE_STEP),
-        (~_finite(reply), Status.NON_FINITE),
-        (found.branch == Branch.PRINCIPAL, Status.CONVERGED),
-        (found.branch != Branch.PRINCIPAL, Status.CONTINUATION_STOPPED),
-    )
-    return Solved(assemble(model, parameters, game, crowd, reply, found, status), crowd, jnp.asarray(True))
+    start, none = first_guess(model, game), jnp.zeros((), jnp.int32)
+    found = Found(start, jnp.full((), jnp.inf, start.dtype), jnp.asarray(False), none, none)
+    there = jax.lax.while_loop(unfinished, attempt, Tries(none, jnp.asarray(False), found)).found
+    branch = jnp.where(there.arrived, Branch.PRINCIPAL.value, Branch.UNVERIFIED.value)
+    return there.crowd, Search(there.residual, there.trips, jnp.zeros((), bool), branch, there.folds)
 
 
 def coarsened(model: Model, n_steps: int = COARSE_STEPS[0]) -> Model:
@@ -399,20 +402,31 @@ def first_guess(model: Model, game: Game) -> Path:
     return jnp.broadcast_to(quotes[:, 0], (model.n_steps + 1, 2))
 
 
-def _fixed_point(model: Model, game: Game, start: Path, search: Callable[[Path], tuple[Path, Search]]) -> tuple[Path, Search]:
-    """The crowd path D with Φ(D) = D, differentiable in the game's numbers by the implicit function theorem; how it was found."""
+Find = Callable[[Model, Parameters, Any], tuple[Path, Search]]
+"""(model, parameters, what else the search needs) → a crowd path D with Φ(D) = D."""
 
-    def excess(crowd: Path) -> Path:
-        return best_reply(model, game, crowd).crowd - crowd
 
-    def solve(_: Callable[[Path], Path], start: Path) -> tuple[Path, Search]:
-        crowd, found = search(start)
-        # custom_root wants auxiliary outputs that have tangents, so all travel as floats
-        return crowd, jax.tree.map(lambda leaf: leaf.astype(start.dtype), found)
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def settle(find: Find, model: Model, parameters: Parameters, hint: Any) -> tuple[Path, BestReply, Search]:
+    """The crowd path D with Φ(D) = D, the best reply to it, and how it was found.
 
-    crowd, found = jax.lax.custom_root(excess, start, solve, _solve_linearised, has_aux=True)
-    count = lambda leaf: leaf.astype(jnp.int32)  # noqa: E731
-    return crowd, Search(found.residual, count(found.iterations), found.unstable > 0, count(found.branch), count(found.folds))
+    Differentiable in the parameters by the implicit function theorem: one linearisation of the best reply does for all.
+    """
+    crowd, found = find(model, parameters, hint)
+    return crowd, best_reply(model, lay_out(model, parameters), crowd), found
+
+
+@settle.defjvp
+def _tangents_of_settle(find: Find, model: Model, primals: Any, tangents: Any) -> tuple[Any, Any]:
+    parameters, hint = primals
+    crowd, _, found = settle(find, model, parameters, hint)
+    reply, linear = jax.linearize(lambda p, crowd: best_reply(model, lay_out(model, p), crowd), parameters, crowd)
+    still = jax.tree.map(jnp.zeros_like, parameters)
+    direct = linear(tangents[0], jnp.zeros_like(crowd))
+    crowd_tangent = _solve_linearised(lambda x: x - linear(still, x).crowd, direct.crowd)
+    through_crowd = linear(still, crowd_tangent)
+    reply_tangent = jax.tree.map(lambda a, b: a if a.dtype == jax.dtypes.float0 else a + b, direct, through_crowd)
+    return (crowd, reply, found), (crowd_tangent, reply_tangent, jax.tree.map(zero_from_primal, found))
 
 
 def _solve_linearised(linear: Callable[[Path], Path], target: Path) -> Path:

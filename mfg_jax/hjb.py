@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from mfg_jax.game import Game
-from mfg_jax.kinks import find_kinks, mean_rates, missed_quotes
 from mfg_jax.lattice import Edges, States, along_edges, jumps
 from mfg_jax.model import Model
 
@@ -19,12 +18,14 @@ from mfg_jax.model import Model
 class Policy(NamedTuple):
     """What makers do against a crowd path, and what it is worth to them."""
 
+    crowd: Float[Array, "time side *batch"]
+    """The path they reply to."""
     value: Float[Array, "time x *batch"]
+    wanted: Float[Array, "time side edge *batch"]
+    """The best offsets, bounds apart."""
     quotes: Float[Array, "time side edge *batch"]
     rates: Float[Array, "step stage side edge *batch"]
     """Fill rates at the stages of every step, for the forward step over the same interval."""
-    missed_quotes: Float[Array, "step side edge *batch"] | None
-    """What to add to the quotes at both ends of a step, for what lies between (`kinks.py`); None where the scheme leaves it."""
     unstable: Bool[Array, "*batch"]
     """Whether a step was too long for the rates."""
 
@@ -67,27 +68,23 @@ def solve_backward(model: Model, game: Game, crowd: Float[Array, "time side *bat
     def wanted(value: States, crowd: Float[Array, "side *batch"]) -> Edges:
         return model.coupling.unbounded_quote(jumps(value), crowd[:, None], game.flow)
 
-    def step(later: tuple[States, Edges, Edges], interval: Any) -> tuple[tuple[States, Edges, Edges], Any]:
-        value, wanted_later, most = later
-        at_stages, crowd_earlier, crowd_later, dt = interval
+    def step(later: tuple[States, Edges], interval: Any) -> tuple[tuple[States, Edges], Any]:
+        value, most = later
+        at_stages, crowd_earlier, dt = interval
         earlier, rates = scheme.backward_step(controls, game.running_cost, value, at_stages, dt)
         most = reduce(jnp.maximum, jax.lax.stop_gradient(dt * rates), most)
-        wanted_earlier = wanted(earlier, crowd_earlier)
-        missed = None
-        if scheme.corrects_kinks:
-            kinks = find_kinks(model, game, wanted_later, wanted_earlier)
-            rates = mean_rates(model, game, kinks, rates, crowd_later, crowd_earlier)
-            missed = missed_quotes(kinks)
-        return (earlier, wanted_earlier, most), (earlier, game.flow.bounded(wanted_earlier), rates, missed)
+        return (earlier, most), (earlier, wanted(earlier, crowd_earlier), rates)
 
-    at_end = wanted(game.terminal_value, crowd[-1])
-    end = (game.terminal_value, at_end, jnp.zeros_like(at_end))
-    intervals = (crowd_at_stages(model, crowd), crowd[:-1], crowd[1:], game.dt)
-    (_, _, most), (values, quotes, rates, missed) = jax.lax.scan(step, end, intervals, reverse=True)
+    wanted_at_end = wanted(game.terminal_value, crowd[-1])
+    end = (game.terminal_value, jnp.zeros_like(wanted_at_end))
+    intervals = (crowd_at_stages(model, crowd), crowd[:-1], game.dt)
+    (_, most), (values, wanted_before, rates) = jax.lax.scan(step, end, intervals, reverse=True)
+    wanted_offsets = jnp.concatenate([wanted_before, wanted_at_end[None]])
     return Policy(
+        crowd=crowd,
         value=jnp.concatenate([values, game.terminal_value[None]]),
-        quotes=jnp.concatenate([quotes, game.flow.bounded(at_end)[None]]),
+        wanted=wanted_offsets,
+        quotes=game.flow.bounded(wanted_offsets),
         rates=rates,
-        missed_quotes=missed,
         unstable=scheme.unstable(rates, game.dt, most),
     )

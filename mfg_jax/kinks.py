@@ -19,7 +19,15 @@ from jaxtyping import Array, Bool, Float
 from mfg_jax.game import Game
 from mfg_jax.lattice import Edges, along_edges
 from mfg_jax.model import Model
-from mfg_jax.scheme import StageRates
+
+
+class Missed(NamedTuple):
+    """What one step does not see of its kinks."""
+
+    rates: Edges
+    """To be added to the fill rates of every stage, so that their mean is right."""
+    quotes: Edges
+    """To be added to the quotes at both ends, so that what is interpolated between them has the true integral."""
 
 
 class Kinks(NamedTuple):
@@ -36,17 +44,32 @@ class Kinks(NamedTuple):
     """The direction out of the bounds: −1 at the lower one, 1 at the upper one."""
 
 
-def find_kinks(model: Model, game: Game, first: Edges, last: Edges) -> Kinks:
-    """From the offsets wanted, bounds apart, where the backward step begins and where it ends.
+def quotes_meet_bounds(game: Game, first: Float[Array, "*step side edge *batch"], last: Array) -> Bool[Array, ""]:
+    """Whether any does, between the offsets wanted where steps begin and where they end."""
+    return jnp.any(_crosses(game.flow.quote_min, first, last) | _crosses(game.flow.quote_max, first, last))
 
-    Where no bound is met, numbers whose derivatives are finite.
-    """
 
-    def crosses(bound: Float[Array, "side #edge *#batch"]) -> Bool[Array, "side edge *batch"]:
-        return (first < bound) != (last < bound)
+def missed_at_kinks(
+    model: Model,
+    game: Game,
+    first: Edges,
+    last: Edges,
+    crowd_first: Float[Array, "side *batch"],
+    crowd_last: Float[Array, "side *batch"],
+) -> Missed:
+    """From the offsets wanted, bounds apart, and the crowd's, where the backward step begins and where it ends."""
+    kinks = _find_kinks(model, game, first, last)
+    return Missed(_missed_rates(model, game, kinks, crowd_first, crowd_last), _missed_quotes(kinks))
 
-    at_least, at_most = crosses(game.flow.quote_min), crosses(game.flow.quote_max)
-    # where a step overflowed, its rates stay: they tell that it was unstable
+
+def _crosses(bound: Array, first: Array, last: Array) -> Bool[Array, "*step side edge *batch"]:
+    return (first < bound) != (last < bound)
+
+
+def _find_kinks(model: Model, game: Game, first: Edges, last: Edges) -> Kinks:
+    """Where no bound is met, numbers whose derivatives are finite."""
+    at_least, at_most = (_crosses(bound, first, last) for bound in (game.flow.quote_min, game.flow.quote_max))
+    # a step that overflowed is told as unstable
     meets = (at_least ^ at_most) & along_edges(model.quoting, first) & jnp.isfinite(last)
     bound = jnp.where(meets, jnp.where(at_least, game.flow.quote_min, game.flow.quote_max), 0.0)
     change = jnp.where(meets, last - first, 1.0)
@@ -54,27 +77,19 @@ def find_kinks(model: Model, game: Game, first: Edges, last: Edges) -> Kinks:
     return Kinks(meets, bound, theta, change, jnp.where(at_least, -1.0, 1.0))
 
 
-def mean_rates(
-    model: Model,
-    game: Game,
-    kinks: Kinks,
-    rates: StageRates,
-    crowd_first: Float[Array, "side *batch"],
-    crowd_last: Float[Array, "side *batch"],
-) -> StageRates:
-    """The stages' fill rates, moved alike so that their mean is right where a quote meets a bound."""
+def _missed_rates(
+    model: Model, game: Game, kinks: Kinks, crowd_first: Float[Array, "side *batch"], crowd_last: Float[Array, "side *batch"]
+) -> Edges:
     crowd_there = crowd_first[:, None] + kinks.theta * (crowd_last - crowd_first)[:, None]
     rate = lambda quote: model.coupling.rate(quote, crowd_there, game.flow)  # noqa: E731
     steepness = jax.jvp(rate, (kinks.bound,), (kinks.outward,))[1]
     missed = jnp.abs(kinks.change) * steepness * model.settled_scheme.missed_at_kink(kinks.theta)
-    return rates + jnp.where(kinks.meets, missed, 0.0)
+    return jnp.where(kinks.meets, missed, 0.0)
 
 
-def missed_quotes(kinks: Kinks) -> Edges:
-    """What to add to the quotes at both ends of the step, so that what is interpolated between them has the true integral.
-
-    Interpolants of high order on even steps add −B₂(θ)/2 to the integral of (s − θ)₊ (a Bernoulli polynomial: Euler and Maclaurin's
-    formula), which is taken away half from either end.
+def _missed_quotes(kinks: Kinks) -> Edges:
+    """Interpolants of high order on even steps add −B₂(θ)/2 to the integral of (s − θ)₊ (a Bernoulli polynomial: Euler and
+    Maclaurin's formula), which is taken away half from either end.
     """
     added = 0.5 * (kinks.theta * (1.0 - kinks.theta) - 1.0 / 6.0)
     return jnp.where(kinks.meets, kinks.outward * jnp.abs(kinks.change) * added, 0.0)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mfg_jax.continuation import Found, Walker
-from mfg_jax.crowd import Uniform, crowd_average, offers
+from mfg_jax.crowd import Uniform, crowd_average
 from mfg_jax.equilibrium import first_that_applies, warn_if_out_of_reach, withhold
 from mfg_jax.game import Game, in_the_box, lay_out, residual_tolerance, valid
 from mfg_jax.hjb import best_quotes, fill_rates
@@ -189,7 +189,7 @@ def best_reply_for_ever(model: Model, game: Game, crowd: Crowd) -> Reply:
     quotes = best_quotes(model, game, value, crowd)
     rates = fill_rates(model, game, quotes, crowd)
     density = stationary_density(rates)
-    return Reply(value, profit_rate, quotes, rates, density, crowd_average(offers(quotes, density, model.quoting), quotes, density))
+    return Reply(value, profit_rate, quotes, rates, density, crowd_average(quotes, density, model.quoting))
 
 
 def stationary_density(rates: Edges) -> States:

@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 
 import mfg_jax as mfg
 from mfg_jax.best_reply import BestReply, best_reply
-from mfg_jax.crowd import crowd_average, offers
+from mfg_jax.crowd import crowd_average
 from mfg_jax.game import lay_out
 from mfg_jax.lattice import quoting_edges
 from mfg_jax.parameters import as_scalars
@@ -45,8 +45,7 @@ def test_point_uniform_and_weighted_crowds() -> None:
 
 
 def average(quotes: np.ndarray, density: np.ndarray, boundary: str) -> np.ndarray:
-    offered = offers(jnp.asarray(quotes), jnp.asarray(density), quoting_edges(X_MAX, boundary))
-    return np.asarray(crowd_average(offered, jnp.asarray(quotes), jnp.asarray(density)))
+    return np.asarray(crowd_average(jnp.asarray(quotes), jnp.asarray(density), quoting_edges(X_MAX, boundary)))
 
 
 @given(

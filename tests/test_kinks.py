@@ -1,6 +1,7 @@
 """Fill rates of steps in which a quote meets its bound, against steps sixteen times as short."""
 
 import dataclasses
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -14,6 +15,7 @@ from mfg_jax.best_reply import best_reply
 from mfg_jax.game import lay_out
 from mfg_jax.grid import quadrature_weights
 from mfg_jax.hjb import solve_backward
+from mfg_jax.kinks import missed_at_kinks
 from mfg_jax.parameters import as_scalars
 from tests.conftest import UNCLIPPED, parameters_of
 
@@ -37,9 +39,10 @@ def leaning(model: mfg.Model) -> jax.Array:
 def backward(model: mfg.Model, parameters: mfg.Parameters) -> tuple[jax.Array, jax.Array]:
     """Mean rates of every step against a crowd that leans more and more, as the stages see them and corrected."""
     game = lay_out(model, parameters)
-    plain = dataclasses.replace(model, scheme=dataclasses.replace(mfg.RK4, corrects_kinks=False))
-    seen, corrected = (solve_backward(which, game, leaning(model)).rates for which in (plain, model))
-    return jnp.tensordot(WEIGHTS, seen, (0, 1)), jnp.tensordot(WEIGHTS, corrected, (0, 1))
+    policy = solve_backward(model, game, leaning(model))
+    seen = jnp.tensordot(WEIGHTS, policy.rates, (0, 1))
+    ends = (policy.wanted[1:], policy.wanted[:-1], policy.crowd[1:], policy.crowd[:-1])
+    return seen, seen + jax.vmap(partial(missed_at_kinks, model, game))(*ends).rates
 
 
 @pytest.mark.parametrize("coupling", ["relative", "market_share"])
