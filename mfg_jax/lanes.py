@@ -66,7 +66,8 @@ class Work(NamedTuple):
 def idle_lanes(model: Model, like: Parameters, lanes: int) -> Lanes:
     """Lanes without games. `like`: parameters of any one game."""
     parameters = jax.tree.map(lambda leaf: jnp.full((lanes,), leaf), like)
-    return Lanes(jnp.full((lanes,), NOBODY), parameters, _begin(model, parameters))
+    iteration = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(partial(_begin, model), parameters))
+    return Lanes(jnp.full((lanes,), NOBODY), parameters, iteration)
 
 
 def advance_lanes(

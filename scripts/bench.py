@@ -22,9 +22,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -44,9 +42,9 @@ from mfg_jax.grid import quadrature_weights  # noqa: E402
 from scripts import peers  # noqa: E402
 from scripts.peers import Games, Peer  # noqa: E402
 from sweeps import engine  # noqa: E402
-from sweeps.engine import Sweep  # noqa: E402
+from sweeps.solver import Solver  # noqa: E402
 from sweeps.spec import Spec  # noqa: E402
-from sweeps.store import Block  # noqa: E402
+from sweeps.sweep import Sweep  # noqa: E402
 
 RESIDUAL, MOST_SWEEPS = 1e-9, 200
 REPETITIONS, LONG, TOO_LONG = 5, 10.0, 20.0
@@ -91,21 +89,16 @@ class Engine:
                 "outputs": outputs or {"paths": False},
             }
         )
-        self._sweep = Sweep(self.spec)
-        self._batch = min(self._sweep.batch_size(), len(games))
+        sweep = Sweep(self.spec)
+        self._solver = Solver(sweep, min(sweep.batch_size(), len(games)))
 
     def solve(self) -> dict[str, np.ndarray]:
         """A few results of all games; the others are let go."""
-        kept: dict[str, list[np.ndarray]] = {"status": [], "iterations": [], "mean_spread": []}
-        size = self._sweep.block_shape()[0]
-        with ThreadPoolExecutor(self._sweep.worker_count()) as pool:
-            blocks = [Block(i, min(i + size, len(self.games)), ()) for i in range(0, len(self.games), size)]
-            tasks = deque(task for block in blocks for task in self._sweep.submit_block(block, self._batch, pool))
-            while tasks:
-                results = tasks.popleft().result().results
-                for name, parts in kept.items():
-                    parts.append(results[name])
-        return {name: np.concatenate(parts) for name, parts in kept.items()}
+        kept = {name: np.empty(len(self.games)) for name in ("status", "iterations", "mean_spread")}
+        for games, results in engine.solve(self._solver, self._solver.sweep.games(0, len(self.games))):
+            for name, values in kept.items():
+                values[games.points] = results[name]
+        return kept
 
 
 def timed(run: Callable[[], Any]) -> tuple[float, Any]:

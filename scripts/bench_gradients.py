@@ -26,8 +26,8 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
 import mfg_jax as mfg  # noqa: E402
-from sweeps.engine import Sweep  # noqa: E402
 from sweeps.spec import load_spec  # noqa: E402
+from sweeps.sweep import Sweep  # noqa: E402
 
 QUICKSTART = Path(__file__).parent.parent / "configs" / "quickstart.yaml"
 EVERY, SHORT_EVERY = 10, 500

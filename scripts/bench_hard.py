@@ -28,8 +28,8 @@ from jax.tree_util import register_static  # noqa: E402
 import mfg_jax as mfg  # noqa: E402
 from mfg_jax.equilibrium import solve_cold  # noqa: E402
 from mfg_jax.parameters import as_scalars, order_flow  # noqa: E402
-from sweeps.engine import Sweep  # noqa: E402
 from sweeps.spec import load_spec  # noqa: E402
+from sweeps.sweep import Sweep  # noqa: E402
 
 GRID = Path(__file__).resolve().parent.parent / "configs" / "hard.yaml"
 MOST_EVALUATIONS = 500

@@ -53,7 +53,8 @@ REFERENCE_CASES = {"mild": "relative_base", "clipped": "relative_clipped", "skew
 STIFF_GAME = {"A": 10.0, "k": 1.5, "eta": 0.1, "gamma": 0.5, "crowd_mean": 2.0, "quote_max": 5.0}
 MOMENTS = ("start", "mid", "end")
 STEPS, SHORT_STEPS = (24, 48, 100, 200, 400), (48,)
-EULER_STEPS = (400, 3_200)
+STEPS_OF = {PLAIN: (24, 36, 48, 72, 100, 144, 200, 280, 400), DEFAULT: (48, 72, 100, 144, 200, 280, 400), EULER: (400, 3_200)}
+"""Of some candidates other ones: where kinks fall in a step moves an error by factors, so many numbers of steps are compared."""
 TARGETS = {"mild": 1e-6, "clipped": 1e-4}
 """Errors at which the default is compared with `euler`."""
 STIFF_REFERENCE_STEPS = 1600
@@ -105,7 +106,8 @@ class Trial(NamedTuple):
 
 def measure(case: Case, steps: tuple[int, ...]) -> list[Point]:
     """Of the candidates and steps that solve the case."""
-    tried = [_try(case, c, n_steps) for c in CANDIDATES for n_steps in (EULER_STEPS if c == EULER and len(steps) > 1 else steps)]
+    chosen = dict.fromkeys(CANDIDATES, steps) | (STEPS_OF if steps == STEPS else {})
+    tried = [_try(case, candidate, n_steps) for candidate in CANDIDATES for n_steps in chosen[candidate]]
     trials = [trial for trial in tried if trial is not None]
     rounds = [[_milliseconds(trial.run) for trial in trials] for _ in range(REPETITIONS)]
     medians = (statistics.median(times) / REPLIES for times in zip(*rounds, strict=True))

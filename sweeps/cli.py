@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from importlib.metadata import version
@@ -162,13 +162,14 @@ def _summarise(reporter: Any, path: Path, progress: Progress) -> int:
         "largest_residual": largest,
         "points_per_second": progress.points_per_second if progress.done else None,
         "shares": progress.shares,
+        "idle_lanes": progress.idle_lanes,
         "store": str(path),
     }
     residual = "" if largest is None else f", largest residual {largest:.1e}"
     speed = f"solved      {progress.done} games in {progress.seconds:.1f} s: {progress.points_per_second:.1f} games/s"
     lines = [
         speed if progress.done else nothing_new,
-        *_where_time_went(progress.shares),
+        *_where_time_went(progress),
         f"games       {games}",
         f"converged   {good}{residual}",
     ]
@@ -181,11 +182,13 @@ def _summarise(reporter: Any, path: Path, progress: Progress) -> int:
     return games - good
 
 
-def _where_time_went(shares: Mapping[str, float]) -> list[str]:
+def _where_time_went(progress: Progress) -> list[str]:
+    shares = progress.shares
     if not shares:
         return []
     each = ", ".join(f"{activity} {share:.0%}" for activity, share in shares.items())
-    return [f"time        {each} of it, some at once; the limit was to {max(shares, key=lambda name: shares[name])}"]
+    idle = "" if progress.idle_lanes is None else f"; lanes were idle {progress.idle_lanes:.0%} of theirs"
+    return [f"time        {each} of it, some at once; the limit was to {max(shares, key=lambda name: shares[name])}{idle}"]
 
 
 @app.command()

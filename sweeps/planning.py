@@ -6,15 +6,15 @@ import math
 
 import jax
 
-from sweeps.engine import Sweep
 from sweeps.kinds import Span
 from sweeps.runtime import duration, readable
 from sweeps.spec import Spec
+from sweeps.sweep import Sweep
 
 # On one core of a 2020s server, of mild games, by scripts/bench.py and scripts/bench_gradients.py. Costs in solutions.
 NANOSECONDS_PER_STATE_STAGE = 13
 SWEEPS_PER_GAME = 12
-COST_OF_A_GRADIENT, COST_OF_CERTIFICATES = 6.0, 1.0
+COST_OF_A_GRADIENT, COST_OF_CERTIFICATES = 2.1, 1.0
 SECONDS_TO_FIND_EQUILIBRIA = 1.0
 SECONDS_TO_COMPILE = 10
 

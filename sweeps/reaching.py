@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import mfg_jax as mfg
 from sweeps import markdown
-from sweeps.engine import Sweep
 from sweeps.spec import Spec
+from sweeps.sweep import Sweep
 
 
 class Target(NamedTuple):

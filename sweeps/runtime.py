@@ -97,6 +97,20 @@ def device_name() -> str:
     return named[1] if named else platform.machine()
 
 
+def side_by_side() -> bool:
+    """Whether the device wants many games side by side. A CPU is at its best with one on each core, which stops when it is done."""
+    import jax
+
+    return jax.default_backend() != "cpu"
+
+
+def device_count() -> int:
+    """GPUs, or the one CPU."""
+    import jax
+
+    return jax.device_count()
+
+
 def free_memory() -> int:
     """Bytes free for results and work: of the GPU, or of this machine."""
     import jax

@@ -24,6 +24,7 @@ class Stopwatch:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._seconds = dict.fromkeys(Activity, 0.0)
+        self._lane_sweeps = self._idle_lane_sweeps = 0
 
     @contextmanager
     def on(self, activity: Activity) -> Iterator[None]:
@@ -34,6 +35,17 @@ class Stopwatch:
         finally:
             with self._lock:
                 self._seconds[activity] += time.perf_counter() - begun
+
+    def count_lanes(self, sweeps: int, idle: int) -> None:
+        """Evaluations of Φ that lanes made, and how many of them no game used."""
+        with self._lock:
+            self._lane_sweeps += sweeps
+            self._idle_lane_sweeps += idle
+
+    @property
+    def idle_lanes(self) -> float | None:
+        """Share of what the lanes did; None where there were none."""
+        return self._idle_lane_sweeps / self._lane_sweeps if self._lane_sweeps else None
 
     def shares(self, seconds: float, workers: int) -> dict[str, float]:
         """Of the time that `workers` had in so many seconds; of the one thread's who writes, and of the one's who compiles."""

@@ -21,9 +21,10 @@ from typer.testing import CliRunner, Result
 
 from sweeps import cli, diagnosis, engine, reporting, runtime, store
 from sweeps.dataset import open_store
-from sweeps.engine import Progress, Sweep
+from sweeps.engine import Progress
 from sweeps.export import WRITERS
 from sweeps.spec import load_spec
+from sweeps.sweep import Sweep
 
 # Of 36 games 12 converge; 12 have a quote_min above quote_max, which is 10/k; the others explode.
 GRID = """\

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import threading
 import warnings
@@ -26,9 +28,12 @@ from mfg_jax.equilibrium import solve_along_path
 from mfg_jax.parameters import as_scalars
 from sweeps import engine, runtime, store
 from sweeps.dataset import SCALARS, STATUSES, open_store
-from sweeps.engine import Interrupted, Progress, Sweep
+from sweeps.engine import Interrupted, Progress
+from sweeps.programs import Way
 from sweeps.schema import Spec
+from sweeps.solver import Solver
 from sweeps.store import StoreError
+from sweeps.sweep import FEWEST_LANES, GAMES_PER_CALL, LARGEST_CPU_BATCH, Sweep
 
 CALM: dict[str, Any] = {
     "model": {"coupling": "relative", "x_max": 3, "n_steps": 20},
@@ -80,6 +85,15 @@ def assert_same_bits(found: xr.Dataset, expected: xr.Dataset) -> None:
     assert set(found.data_vars) == set(expected.data_vars)
     for name, values in expected.variables.items():
         np.testing.assert_array_equal(found[name].values, values.values, strict=True, err_msg=str(name))
+
+
+def assert_nearly_the_same(found: xr.Dataset, expected: xr.Dataset) -> None:
+    """But for rounding, and for games that did not converge."""
+    np.testing.assert_array_equal(found["status"], expected["status"])
+    good = expected["status"] == mfg.Status.CONVERGED
+    assert good.sum() > 3
+    for name, values in expected.data_vars.items():
+        np.testing.assert_allclose(found[name].where(good), values.where(good), rtol=1e-9, atol=1e-9, err_msg=str(name))
 
 
 @contextmanager
@@ -346,13 +360,16 @@ class TestBatches:
 
     def test_batches_fit_into_the_memory(self, monkeypatch: pytest.MonkeyPatch):
         sweep = Sweep(make(CALM, sweep={"A": np.linspace(1, 2, 1_000).tolist(), "gamma": [0.0]}))
-        assert sweep.batch_size() == engine.LARGEST_CPU_BATCH
+        assert sweep.batch_size() == LARGEST_CPU_BATCH
         monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-        assert sweep.batch_size() == sweep.block_shape()[0]
-        monkeypatch.setattr(runtime, "free_memory", lambda: 10 * 4 * sweep.working_bytes_per_game())
+        assert sweep.batch_size() == FEWEST_LANES
+        results = (GAMES_PER_CALL + 1) * sum(sweep.bytes_per_game().values())
+        monkeypatch.setattr(runtime, "free_memory", lambda: 10 * 4 * (sweep.working_bytes_per_game() + results))
         assert (sweep.batch_size(), sweep.worker_count()) == (10, 1)
+        monkeypatch.setattr(jax, "device_count", lambda: 3)
+        assert sweep.batch_size() == 30
         monkeypatch.setattr(runtime, "free_memory", lambda: 0)
-        assert sweep.batch_size() == 1
+        assert sweep.batch_size() == 3
 
     def test_workers_fit_into_the_memory(self, monkeypatch: pytest.MonkeyPatch):
         sweep = Sweep(make(CALM))
@@ -366,9 +383,8 @@ class TestBatches:
 
     def test_games_that_fill_up_a_batch_are_not_solved(self):
         sweep = Sweep(make(CALM))
-        columns = sweep.design.columns(0, 5)
-        fixed = {name: np.full(5, value) for name, value in sweep.fixed.items()}
-        results = sweep.program(sweep.model("relative", "reflecting"), 5, engine.Way.COLD)({**fixed, **columns}, 3)
+        (games,) = sweep.games(0, 5)
+        results = Solver(sweep, 5).program(Way.COLD, sweep.model(*games.kind))(games.columns, 3)
         assert (np.asarray(results["iterations"]) > 0).tolist() == [True] * 3 + [False] * 2
 
     def test_batches_are_no_larger_than_the_sweep(self):
@@ -380,17 +396,12 @@ class TestLanes:
 
     @pytest.fixture(autouse=True)
     def in_lanes(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(engine, "in_lanes", lambda: True)
+        monkeypatch.setattr(runtime, "side_by_side", lambda: True)
 
     def test_the_same_as_one_by_one(self, whole: xr.Dataset, tmp_path: Path):
-        run(make(WILD), tmp_path / "s.zarr")
-        found = loaded(tmp_path / "s.zarr")
-        np.testing.assert_array_equal(found["status"], whole["status"])
-        good = whole["status"] == mfg.Status.CONVERGED
-        assert 0 < good.sum() < POINTS
-        for name, expected in whole.data_vars.items():
-            same = found[name].where(good), expected.where(good)
-            np.testing.assert_allclose(*same, rtol=1e-9, atol=1e-9, err_msg=str(name))
+        progress = run(make(WILD), tmp_path / "s.zarr")
+        assert progress.idle_lanes is not None
+        assert_nearly_the_same(loaded(tmp_path / "s.zarr"), whole)
 
     def test_a_games_bits_do_not_depend_on_the_others(self, tmp_path: Path):
         """In other batches, and so in other lanes, and with some games done before."""
@@ -398,10 +409,41 @@ class TestLanes:
             run(make(WILD), tmp_path / name, block=block)
         assert_same_bits(*(loaded(tmp_path / name) for name in ("twelve", "nine")))
 
+    def test_on_several_devices(self, whole: xr.Dataset, tmp_path: Path):
+        """Each has its share of the lanes, and goes on without waiting for the other."""
+        program = (
+            "import sys, jax; from pathlib import Path; from sweeps import runtime; runtime.configure()\n"
+            "jax.config.update('jax_disable_most_optimizations', True)\n"
+            "from tests.test_engine import WILD, make, run\n"
+            "assert jax.device_count() == 2; runtime.side_by_side = lambda: True\n"
+            "print(run(make(WILD), Path(sys.argv[1]), batch=5).idle_lanes)\n"
+        )
+        settings = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "XDG_CACHE_HOME": str(tmp_path)}
+        command = [sys.executable, "-c", program, str(tmp_path / "s.zarr")]
+        printed = subprocess.run(command, env=settings, check=True, capture_output=True, text=True).stdout
+        assert 0.0 < float(printed) < 0.9
+        assert_nearly_the_same(loaded(tmp_path / "s.zarr"), whole)
+
+    def test_several_kinds_of_games(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        sweep = {"coupling": ["elastic", "none"], "gamma": np.linspace(0.02, 0.08, 20).tolist()}
+        spec = make(PLAIN, sweep=sweep, outputs={"paths": False, "baseline": True})
+        run(spec, tmp_path / "in lanes", batch=3)
+        monkeypatch.setattr(runtime, "side_by_side", lambda: False)
+        run(spec, tmp_path / "one by one")
+        assert_nearly_the_same(*(loaded(tmp_path / name) for name in ("in lanes", "one by one")))
+
+    def test_few_lanes_are_idle(self, tmp_path: Path):
+        """What games there are last to the end, so that only the slowest of the last ones keep a lane alone."""
+        content = PLAIN | {"model": {**PLAIN["model"], "coupling": "elastic"}, "outputs": {"paths": False}}
+        sweep = {"gamma": np.linspace(0.02, 0.08, 200).tolist()}
+        progress = run(make(content, sweep=sweep), tmp_path / "s.zarr", batch=8)
+        assert progress.idle_lanes is not None
+        assert 0.0 < progress.idle_lanes < 0.1
+
     def test_derivatives(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         content = CALM | {"outputs": {"paths": False, "gradients": ["mean_spread"]}}
         run(make(content), tmp_path / "in lanes")
-        monkeypatch.setattr(engine, "in_lanes", lambda: False)
+        monkeypatch.setattr(runtime, "side_by_side", lambda: False)
         run(make(content), tmp_path / "one by one")
         found, expected = (loaded(tmp_path / name)["d_mean_spread"] for name in ("in lanes", "one by one"))
         np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-10)
@@ -434,6 +476,22 @@ class TestPaths:
             np.testing.assert_allclose(point["crowd_bid"], one.crowd_bid, atol=1e-7)
             assert int(point["folds"]) == one.folds
 
+    def test_in_lanes(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        """One game that overflows, one in doubt, and easy ones."""
+        content: dict[str, Any] = {
+            "model": {"coupling": "relative", "x_max": 4, "n_steps": 16},
+            "parameters": {"A": 10.0, "k": 1.5, "eta": 0.1, "quote_max": 5.0},
+            "sweep": {"gamma": [0.01, 0.5, 2.0], "crowd_mean": [0.0, 2.0]},
+            "outputs": {"paths": True},
+        }
+        run(make(content), tmp_path / "one by one", batch=6)
+        monkeypatch.setattr(runtime, "side_by_side", lambda: True)
+        run(make(content), tmp_path / "in lanes", batch=2)
+        found, expected = (loaded(tmp_path / name) for name in ("in lanes", "one by one"))
+        assert (expected["branch"] == mfg.Branch.PRINCIPAL).all() and (expected["iterations"] > 60).any()
+        np.testing.assert_array_equal(found["branch"], expected["branch"])
+        np.testing.assert_allclose(found["crowd_bid"], expected["crowd_bid"], atol=1e-7)
+
 
 class TestResolution:
     """With a time_tolerance each game takes as many steps as it needs, on the time axis that was declared."""
@@ -461,7 +519,7 @@ class TestResolution:
             assert float(point["mean_spread"]) == pytest.approx(float(one["mean_spread"]), rel=1e-12)
 
     def test_automatic_steps(self):
-        sweep = engine.Sweep(make(WILD, model=WILD["model"] | {"n_steps": "auto"}))
+        sweep = Sweep(make(WILD, model=WILD["model"] | {"n_steps": "auto"}))
         model = sweep.model("none", "reflecting")
         assert (model.n_steps, model.time_tolerance) == (50, 1e-4)
         assert sweep.labels().time.size == 51

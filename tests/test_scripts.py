@@ -33,6 +33,16 @@ def test_the_benchmark_of_speed_measures_the_engine_and_its_peers(tmp_path: Path
     assert [len(table) for table in tables.values()] == [len(programs), 1, 1]
 
 
+def test_the_benchmark_of_scaling_measures_every_size_and_every_tenth() -> None:
+    measured = rows("bench_scaling.py", "--short")
+    growth, tenths = ([row for row in measured if row[0].isdigit() == of_run] for of_run in (False, True))
+    assert [row[0] for row in growth] == ["n_x", "n_t", "games", "games", *["cores"] * (len(growth) - 4)]
+    assert all(float(row[2]) > 0 for row in growth)
+    assert tenths
+    assert tenths[-1][0] == "1000"
+    assert all(float(cell) > 0 for row in tenths for cell in row)
+
+
 def test_the_work_precision_benchmark_measures_every_candidate() -> None:
     *measured, against_euler = rows("bench_work_precision.py", "--short")
     assert len(measured) == 6

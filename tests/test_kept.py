@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from jax.stages import Compiled
 
-from sweeps import programs, runtime
-from sweeps.programs import kept
+from sweeps import kept as cache
+from sweeps import runtime
+from sweeps.kept import kept
 
 X = np.linspace(0.0, 1.0, 5)
 
@@ -79,7 +80,7 @@ def test_those_not_used_for_longest_go_first(folder: Path, monkeypatch: pytest.M
         kept(key, compiled)
     kept("one", not_again)
     size = max(path.stat().st_size for path in folder.glob("*"))
-    monkeypatch.setattr(programs, "MOST_BYTES", int(2.5 * size))
+    monkeypatch.setattr(cache, "MOST_BYTES", int(2.5 * size))
     kept("three", compiled)
     for key in ("one", "three"):
         kept(key, not_again)
@@ -90,7 +91,7 @@ def test_those_not_used_for_longest_go_first(folder: Path, monkeypatch: pytest.M
 def test_what_comes_from_another_cache_of_jax_is_not_kept_broken(tmp_path: Path) -> None:
     """Two processes with a cache of JAX's: its program for the second would lack parts if it were written again."""
     script = (
-        "import sys, jax, numpy as np; from tests.test_programs import X, compiled, kept\n"
+        "import sys, jax, numpy as np; from tests.test_kept import X, compiled, kept\n"
         "key = sys.argv[1]; print(kept(key, compiled)(X)['twice'].tolist())"
     )
     settings = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "jax"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
