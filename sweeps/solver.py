@@ -71,10 +71,9 @@ class Solver:
         """Of which games the cold iteration found everything."""
         if self.spec.outputs.equilibria or self._without_competition is not None:
             return np.zeros(games.points.size, bool)
-        model = self.model(games.kind)
-        complete = self._settled(model, cold)
-        if model.time_tolerance is not None:
-            complete &= ~worth_refining(cold["status"], cold["time_error"], model.time_tolerance)
+        complete = self._settled(self.model(games.kind), cold)
+        if self.sweep.time_tolerance is not None:
+            complete &= ~worth_refining(cold["status"], cold["time_error"], self.sweep.time_tolerance)
         return complete
 
     def lanes_program(self, kind: Kind, lanes: Lanes, arguments: tuple[Any, ...]) -> LanesProgram:
@@ -107,7 +106,7 @@ class Solver:
     def _refine(self, games: Games, results: Results) -> Results:
         """Where the model has a time_tolerance, the games that do not meet it with the stored time intervals as steps, with shorter
         ones."""
-        tolerance = self.model(games.kind).time_tolerance
+        tolerance = self.sweep.time_tolerance
         if tolerance is None:
             return results
         for refinement in REFINEMENTS[1:]:

@@ -104,6 +104,11 @@ class Sweep:
         """Time intervals of the store's axis, in which games may be solved with several steps each."""
         return self.model("none", "reflecting").n_steps
 
+    @property
+    def time_tolerance(self) -> float | None:
+        """Where games are solved with as few steps as are enough: the time_error that is."""
+        return self.model("none", "reflecting").time_tolerance
+
     def labels(self) -> store.Labels:
         model = self.model("none", "reflecting")
         return store.Labels(
