@@ -35,9 +35,9 @@ from sweeps.spec import Spec
 REPETITIONS, LONG = 3, 20.0
 N_X, N_T, GAMES = 21, 100, 1_000
 SIZES = {"n_x": (11, 21, 41, 81, 161), "n_t": (50, 100, 200, 400, 800), "games": (100, 1_000, 10_000, 100_000)}
-SHORT_SIZES = {"n_x": (7,), "n_t": (24,), "games": (4, 8)}
+SHORT_SIZES = {"n_x": (7,), "n_t": (50,), "games": (4, 8)}
 MANY, FEW = 1_000_000, 1_000
-COARSE = 24
+COARSE = 50
 """Time steps of the games of the long run."""
 
 
@@ -119,7 +119,7 @@ def main() -> None:
     options.add_argument("--short", action="store_true", help="a few small games, to see that it runs")
     options.add_argument("--output", type=Path, help="folder for bench_scaling.md and bench_scaling.json")
     chosen = options.parse_args()
-    usual = {"n_x": 7, "n_t": 24, "games": 8} if chosen.short else {"n_x": N_X, "n_t": N_T, "games": GAMES}
+    usual = {"n_x": 7, "n_t": COARSE, "games": 8} if chosen.short else {"n_x": N_X, "n_t": N_T, "games": GAMES}
     machine = f"{date.today()}, {jax.default_backend()} {runtime.device_name()}, {runtime.core_count()} cores, "
     machine += f"Python {platform.python_version()}, JAX {jax.__version__}"
     tables = {
