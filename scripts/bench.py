@@ -15,15 +15,11 @@ Medians of five; runs that take long are timed once. On a shared machine only th
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +29,13 @@ from sweeps import runtime
 
 runtime.configure()
 
-import jax  # noqa: E402
-import numba  # noqa: E402
 import numpy as np  # noqa: E402
 
 import mfg_jax as mfg  # noqa: E402
 from mfg_jax.grid import quadrature_weights  # noqa: E402
-from scripts import peers  # noqa: E402
+from scripts import peers, report  # noqa: E402
 from scripts.peers import Games, Peer  # noqa: E402
+from scripts.report import Row  # noqa: E402
 from sweeps import engine  # noqa: E402
 from sweeps.solver import Solver  # noqa: E402
 from sweeps.spec import Spec  # noqa: E402
@@ -61,8 +56,6 @@ KINDS: dict[str, tuple[str, dict[str, float]]] = {
     "stiff": ("relative", MILD | BOUNDS | {"eta": 0.1, "gamma": 0.5, "crowd_mean": 2.0}),
 }
 """Coupling and parameters, about which the games of a kind lie."""
-
-Row = dict[str, str | int | float | None]
 
 
 def make_games(kind: str, games: int, x_max: int, n_steps: int) -> Games:
@@ -183,23 +176,9 @@ def whole_sweep(games: int) -> Iterator[Row]:
     yield {"games": games, "solving alone, s": solving, "sweep, s": seconds, "ratio": seconds / solving, **progress.shares}
 
 
-def table(rows: list[Row]) -> str:
-    names = list(rows[0])
-    lines = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
-    return "\n".join(lines + ["| " + " | ".join(_cell(row[name]) for name in names) + " |" for row in rows])
-
-
-def _cell(value: str | int | float | None) -> str:
-    return "–" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--short", action="store_true", help="a few small games, to see that it runs")
-    options.add_argument("--output", type=Path, help="folder for bench.md and bench.json")
-    chosen = options.parse_args()
-    cores = runtime.core_count()
-    sides = peers.available(cores)
+    chosen = report.options(__doc__, "a few small games")
+    sides = peers.available(runtime.core_count())
     short = chosen.short
     kinds = ("mild",) if short else tuple(KINDS)
     tables = {
@@ -209,24 +188,7 @@ def main() -> None:
         ),
         "A whole sweep": whole_sweep(8 if short else 10_000),
     }
-    machine = {
-        "date": str(date.today()),
-        "device": f"{jax.default_backend()} {runtime.device_name()}",
-        "cores": cores,
-        "Python": platform.python_version(),
-        **{package.__name__: package.__version__ for package in (jax, np, numba)},
-    }
-    text = "# Speed (`scripts/bench.py`)\n\n" + ", ".join(f"{name} {value}" for name, value in machine.items())
-    print(text, flush=True)
-    measured = {}
-    for title, rows in tables.items():
-        measured[title] = list(rows)
-        section = f"\n## {title}\n\n{table(measured[title])}"
-        print(section, flush=True)
-        text += "\n" + section
-    if chosen.output:
-        (chosen.output / "bench.md").write_text(text + "\n")
-        (chosen.output / "bench.json").write_text(json.dumps({"machine": machine, "tables": measured}, indent=1) + "\n")
+    report.report("bench", tables, chosen.output, packages=("numba",))
 
 
 if __name__ == "__main__":

@@ -11,14 +11,10 @@ their offsets; the script ends with an error where they do not. It runs on a CPU
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -36,7 +32,9 @@ import numpy as np  # noqa: E402
 import mfg_jax as mfg  # noqa: E402
 from mfg_jax.equilibrium import solve_cold  # noqa: E402
 from mfg_jax.lanes import NOBODY, advance_lanes, idle_lanes  # noqa: E402
-from scripts.bench import Row, make_games, table  # noqa: E402
+from scripts import report  # noqa: E402
+from scripts.bench import make_games  # noqa: E402
+from scripts.report import Row  # noqa: E402
 
 GAMES_PER_LANE = 16
 LANES, SHORT_LANES = (1_024, 16_384, 65_536), (4,)
@@ -67,7 +65,7 @@ def parameters_of(games: int, size: Size, dtype: str) -> mfg.Parameters:
 
 def in_lanes(model: mfg.Model, parameters: mfg.Parameters, lanes: int) -> tuple[np.ndarray, float, float, float]:
     """The crowds' paths, [game, time, side]; seconds, compilation left out; trips; the share of idle lanes."""
-    games = parameters.A.size
+    games = len(jax.tree.leaves(parameters)[0])
     arguments = (idle_lanes(model, jax.tree.map(lambda leaf: leaf[0], parameters), lanes), jnp.arange(games), parameters, True)
     program = jax.jit(partial(advance_lanes, model)).lower(*arguments).compile()
     jax.block_until_ready(program(*arguments))
@@ -129,23 +127,15 @@ def speeds(size: Size) -> Iterator[Row]:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--short", action="store_true", help="a few small games, to see that it runs")
-    options.add_argument("--output", type=Path, help="folder for bench_gpu.md and bench_gpu.json")
-    chosen = options.parse_args()
-    size = Size(4, 24, SHORT_LANES, SHORT_BYTES_COPIED) if chosen.short else Size(X_MAX, STEPS, LANES, BYTES_COPIED)
-    machine = f"{date.today()}, {jax.default_backend()} {runtime.device_name()}, Python {platform.python_version()}, JAX {jax.__version__}"
+    chosen = report.options(__doc__, "a few small games")
+    size = Size(4, 48, SHORT_LANES, SHORT_BYTES_COPIED) if chosen.short else Size(X_MAX, STEPS, LANES, BYTES_COPIED)
     different = disagreement(size)
-    rows = list(speeds(size))
-    agreement = f"Largest difference from the CPU, over the offset: {different:.1e} (allowed: {AGREEMENT:.0e})."
     shape = f"{2 * size.x_max + 1} inventories, {size.n_steps} time steps, {GAMES_PER_LANE} games a lane"
-    text = f"# In lanes (`scripts/bench_gpu.py`)\n\n{machine}; {shape}\n\n{agreement}\n\n{table(rows)}"
-    print(text)
-    if chosen.output:
-        (chosen.output / "bench_gpu.md").write_text(text + "\n")
-        (chosen.output / "bench_gpu.json").write_text(
-            json.dumps({"machine": machine, "difference": different, "rows": rows}) + "\n"
-        )
+    tables = {
+        "Agreement with the CPU": [{"largest difference over the offset": different, "allowed": AGREEMENT}],
+        f"In lanes, {shape}": speeds(size),
+    }
+    report.report("bench_gpu", tables, chosen.output)
     if not different <= AGREEMENT:
         sys.exit("the device does not agree with the CPU")
 

@@ -1,6 +1,6 @@
 """Time to an equilibrium: MFGLib (PyPI: mfglib), a library for mean-field games of any kind, on a market maker's game, and ours.
 
-    pip install mfglib && python scripts/bench_mfglib.py [--short] [--output FILE]
+    pip install mfglib && python scripts/bench_mfglib.py [--short] [--output FOLDER]
 
 MFGLib's games have finitely many actions and steps: the makers choose from a lattice of pairs of offsets, and step as explicit
 Euler does. Each of its algorithms runs until what one maker gains by deviating is below 1e-3, or for a minute, with step sizes in
@@ -13,16 +13,12 @@ MFGLib needs PyTorch, a package too large for the development environment, so th
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import os
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Iterator
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -39,7 +35,8 @@ from mfglib.alg.abc import Algorithm  # noqa: E402  # pyright: ignore[reportMiss
 from mfglib.env import Environment  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 import mfg_jax as mfg  # noqa: E402
-from scripts.bench import Row, table  # noqa: E402
+from scripts import report  # noqa: E402
+from scripts.report import Row  # noqa: E402
 
 ENOUGH, MINUTE = 1e-3, 60.0
 PRESENT = 0.01
@@ -179,20 +176,12 @@ def _row(program: str, seconds: float, ours: float, gain: float, offset_error: f
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--short", action="store_true", help="one algorithm for a second, to see that it runs")
-    options.add_argument("--output", type=Path, help="file for the table")
-    chosen = options.parse_args()
+    chosen = report.options(__doc__, "one algorithm for a second")
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
-    versions = {"Python": platform.python_version(), **{name: version(name) for name in ("jax", "mfglib", "torch")}}
-    machine = ", ".join([str(date.today()), runtime.device_name(), *(f"{name} {number}" for name, number in versions.items())])
     size = f"{2 * MODEL.x_max + 1} inventories, {STEPS} time steps, {OFFSETS**2} actions"
-    text = f"# Against MFGLib (`scripts/bench_mfglib.py`)\n\n{machine}; {size}\n\n{table(list(measured(chosen.short)))}"
-    print(text)
-    if chosen.output:
-        chosen.output.write_text(text + "\n")
+    report.report("bench_mfglib", {size: measured(chosen.short)}, chosen.output, packages=("mfglib", "torch"))
 
 
 if __name__ == "__main__":

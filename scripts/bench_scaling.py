@@ -9,27 +9,24 @@ tenth by tenth. Games are `elastic`, skewed and mild.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import itertools
-import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from datetime import date
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import jax
 import numpy as np
 
-from scripts.bench import Engine, Row, make_games, table
-from sweeps import engine, runtime
+from scripts import report
+from scripts.bench import Engine, make_games
+from scripts.report import Row
+from sweeps import engine
 from sweeps.spec import Spec
 
 REPETITIONS, LONG = 3, 20.0
@@ -56,15 +53,13 @@ def _timed(run: Callable[[], object]) -> float:
     return time.perf_counter() - begun
 
 
-def against_sizes(sizes: dict[str, tuple[int, ...]], usual: dict[str, int]) -> list[Row]:
-    rows: list[Row] = []
+def against_sizes(sizes: dict[str, tuple[int, ...]], usual: dict[str, int]) -> Iterator[Row]:
     for name, values in sizes.items():
         times = [seconds(**(usual | {name: value})) for value in values]
-        rows += _fitted(name, values, times)
-    return rows
+        yield from _fitted(name, values, times)
 
 
-def against_cores(usual: dict[str, int]) -> list[Row]:
+def against_cores(usual: dict[str, int]) -> Iterator[Row]:
     cores = sorted(os.sched_getaffinity(0))
     numbers = tuple(range(1, len(cores) + 1))
     times = []
@@ -72,7 +67,7 @@ def against_cores(usual: dict[str, int]) -> list[Row]:
         os.sched_setaffinity(0, cores[:number])
         times.append(seconds(**usual))
     os.sched_setaffinity(0, cores)
-    return _fitted("cores", numbers, times)
+    yield from _fitted("cores", numbers, times)
 
 
 def _fitted(name: str, values: Sequence[int], times: list[float]) -> list[Row]:
@@ -84,7 +79,7 @@ def _fitted(name: str, values: Sequence[int], times: list[float]) -> list[Row]:
     ]
 
 
-def long_run(games: int) -> list[Row]:
+def long_run(games: int) -> Iterator[Row]:
     """A tenth a row: it is solved when the run has reported so many games."""
     spec = Spec.model_validate(
         {
@@ -98,16 +93,14 @@ def long_run(games: int) -> list[Row]:
     )
     seen = []
 
-    def report(progress: engine.Progress) -> None:
+    def note(progress: engine.Progress) -> None:
         if progress.done >= len(seen) * games // 10:
             seen.append((progress.done, time.perf_counter(), _resident_bytes()))
 
     with tempfile.TemporaryDirectory() as folder:
-        engine.run(spec, Path(folder) / "s.zarr", report=report)
-    return [
-        {"games": done, "games/s": (done - before) / (then - since), "resident MB": memory / 1e6}
-        for (before, since, _), (done, then, memory) in itertools.pairwise(seen)
-    ]
+        engine.run(spec, Path(folder) / "s.zarr", report=note)
+    for (before, since, _), (done, then, memory) in itertools.pairwise(seen):
+        yield {"games": done, "games/s": (done - before) / (then - since), "resident MB": memory / 1e6}
 
 
 def _resident_bytes() -> int:
@@ -115,23 +108,14 @@ def _resident_bytes() -> int:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--short", action="store_true", help="a few small games, to see that it runs")
-    options.add_argument("--output", type=Path, help="folder for bench_scaling.md and bench_scaling.json")
-    chosen = options.parse_args()
+    chosen = report.options(__doc__, "a few small games")
     usual = {"n_x": 7, "n_t": COARSE, "games": 8} if chosen.short else {"n_x": N_X, "n_t": N_T, "games": GAMES}
-    machine = f"{date.today()}, {jax.default_backend()} {runtime.device_name()}, {runtime.core_count()} cores, "
-    machine += f"Python {platform.python_version()}, JAX {jax.__version__}"
+    sizes = SHORT_SIZES if chosen.short else SIZES
     tables = {
-        f"Growth, from {usual}": against_sizes(SHORT_SIZES if chosen.short else SIZES, usual) + against_cores(usual),
+        f"Growth, from {usual}": itertools.chain(against_sizes(sizes, usual), against_cores(usual)),
         f"A long run, n_x {N_X}, {COARSE} time steps": long_run(FEW if chosen.short else MANY),
     }
-    sections = [f"## {title}\n\n{table(rows)}" for title, rows in tables.items()]
-    text = "\n\n".join(["# Scaling (`scripts/bench_scaling.py`)", machine, *sections])
-    print(text)
-    if chosen.output:
-        (chosen.output / "bench_scaling.md").write_text(text + "\n")
-        (chosen.output / "bench_scaling.json").write_text(json.dumps({"machine": machine, "tables": tables}, indent=1) + "\n")
+    report.report("bench_scaling", tables, chosen.output)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The scripts that measure and draw run, in their short forms."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -15,9 +16,9 @@ def rows(script: str, *options: str) -> list[list[str]]:
     quickly = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}  # compiling takes most of the time of a short form
     printed = subprocess.run(command, check=True, capture_output=True, text=True, env=quickly).stdout.splitlines()
     table = [line for line in printed if line.startswith("|")]
-    rules = [i for i, line in enumerate(table) if line.startswith("|---")]
+    rules = [i for i, line in enumerate(table) if not line.strip("|- ")]
     headers = {i - 1 for i in rules} | set(rules)
-    return [line.strip("| ").split(" | ") for i, line in enumerate(table) if i not in headers]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for i, line in enumerate(table) if i not in headers]
 
 
 def test_the_benchmark_of_speed_measures_the_engine_and_its_peers(tmp_path: Path) -> None:
@@ -31,6 +32,19 @@ def test_the_benchmark_of_speed_measures_the_engine_and_its_peers(tmp_path: Path
     assert all(float(cell) > 0 for cell in [*programs[0][1:-1], *by_kind[1:5], *sweep])
     tables = json.loads((tmp_path / "bench.json").read_text())["tables"]
     assert [len(table) for table in tables.values()] == [len(programs), 1, 1]
+
+
+def test_the_benchmark_of_lanes_measures_every_scheme_and_precision() -> None:
+    agreement, *lanes = rows("bench_gpu.py", "--short")
+    assert float(agreement[0]) <= float(agreement[1])
+    assert [row[:2] for row in lanes] == [
+        [scheme, precision] for scheme in ("euler", "rk4") for precision in ("float64", "float32")
+    ]
+    for _, precision, _, *speeds, idle, difference in lanes:
+        assert all(float(cell) > 0 for cell in speeds)
+        assert 0 <= float(idle) < 0.2
+        assert (float(difference) == 0) == (precision == "float64")
+        assert float(difference) < 1e-3
 
 
 def test_the_benchmark_of_scaling_measures_every_size_and_every_tenth() -> None:
