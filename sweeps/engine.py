@@ -108,6 +108,7 @@ def _open(sweep: Sweep, path: Path, batch: int | None, fresh: bool, resume: bool
         "spec_hash": sweep.spec.hash(),
         "batch": batch or sweep.batch_size(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        **({"candidates": sweep.design.candidates} if sweep.spec.where else {}),
         **runtime.provenance(),
     }
     return store.create(path, sweep.spec, sweep.design, sweep.labels(), sweep.block_shape(), attributes)

@@ -28,6 +28,7 @@ def lines(path: Path) -> list[str]:
     return [
         f"store       {path}",
         f"sweep       {sweep}; sampling {spec['sampling']}",
+        *([f"where       {'; '.join(spec['where'])}: left {total} of {about['candidates']} points"] if "where" in spec else []),
         f"model       {', '.join(f'{key} {value}' for key, value in spec['model'].items())}",
         f"parameters  {', '.join(f'{key} {value}' for key, value in spec['parameters'].items())}",
         f"progress    {done} of {total} games ({100 * done / total:.1f} %)",
@@ -43,5 +44,7 @@ def lines(path: Path) -> list[str]:
 
 
 def _extent(axis: list[Any] | dict[str, Any]) -> str:
-    """Of an axis in a stored spec: how many values, or the span they are drawn from."""
-    return str(len(axis)) if isinstance(axis, list) else f"{axis['first']} to {axis['last']}"
+    """Of an axis in a stored spec: how many values, or rows of a table, or the span they are drawn from."""
+    if isinstance(axis, list):
+        return str(len(axis))
+    return f"{axis['rows']} rows" if "rows" in axis else f"{axis['first']} to {axis['last']}"

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import numpy as np
-from pydantic import AfterValidator, BeforeValidator, TypeAdapter, WrapValidator
+from pydantic import AfterValidator, BeforeValidator, PlainValidator, TypeAdapter, ValidationError, WrapValidator
 from pydantic_core import PydanticCustomError
 
-from sweeps.problems import did_you_mean, found, nearest
+from sweeps.constraints import Constraint, ConstraintError
+from sweeps.problems import did_you_mean, found, nearest, not_among
 
 MAX_AXIS = 1_000_000
 
@@ -31,6 +33,20 @@ class Span:
         if self.log:
             return np.exp(np.log(self.first) + shares * (np.log(self.last) - np.log(self.first)))
         return self.first + shares * (self.last - self.first)
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """An axis that a table lists, a value for each row: float64, or text for names."""
+
+    values: np.ndarray
+    file: str
+
+    def summary(self) -> dict[str, int | str]:
+        """What stands for the values where there may be too many of them; equal for equal values."""
+        text = self.values.dtype.kind == "U"
+        content = "\n".join(self.values.tolist()).encode() if text else self.values.astype("<f8").tobytes()
+        return {"rows": self.values.size, "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def _refusal(message: str) -> PydanticCustomError:
@@ -73,6 +89,31 @@ def whole_or_auto(low: int, high: int) -> BeforeValidator:
 def list_of(text: str) -> BeforeValidator:
     """Allows any list; `text` says of what."""
     return _allowed(f"a list of {text}", lambda value: isinstance(value, list | tuple))
+
+
+def one_or_list_of(text: str) -> BeforeValidator:
+    """Allows any list, and a text for a list of one; `text` says of what."""
+
+    def listed(value: Any) -> Any:
+        if not isinstance(value, str | list | tuple):
+            raise _refusal(f"{found(value)}; allowed: a list of {text}, or one of them")
+        return [value] if isinstance(value, str) else value
+
+    return BeforeValidator(listed)
+
+
+def constraint_on(names: Collection[str]) -> BeforeValidator:
+    """Allows a text that is a constraint on these parameters."""
+
+    def check(value: Any) -> str:
+        if not isinstance(value, str):
+            raise _refusal(f"{found(value)}; allowed: a text such as k0 <= k")
+        try:
+            return Constraint(value, names).text
+        except ConstraintError as error:
+            raise _refusal(str(error)) from None
+
+    return BeforeValidator(check)
 
 
 _FINITE = number("a finite number", math.isfinite)
@@ -118,6 +159,46 @@ def axis_of_numbers(kind: Any) -> Any:
         raise _refusal(f"{what}; allowed: {allowed}{did_you_mean(near)}")
 
     return Annotated[tuple[kind, ...], WrapValidator(check)]
+
+
+def column_of_numbers(kind: Any) -> Any:
+    """The kind of a table's column whose cells are of the number `kind`."""
+    cell = TypeAdapter(kind)
+
+    def wrong(value: Any) -> str:
+        try:
+            cell.validate_python(value)
+        except ValidationError as error:
+            return error.errors(include_url=False)[0]["msg"]
+        return ""
+
+    def check(column: Column) -> Column:
+        values = column.values
+        # every kind of number is an interval, so where the ends are of it all are; NaN is both ends
+        if values.dtype != object and not any(map(wrong, (values.min(), values.max()))):
+            return column
+        return _column(column, wrong, float)
+
+    return Annotated[Column, PlainValidator(check)]
+
+
+def column_of_names(kind: Any) -> Any:
+    """The kind of a table's column whose cells are of the Literal `kind`."""
+    names = get_args(kind)
+
+    def check(column: Column) -> Column:
+        return _column(column, lambda value: "" if value in names else not_among(value, names), str)
+
+    return Annotated[Column, PlainValidator(check)]
+
+
+def _column(column: Column, wrong: Callable[[Any], str], dtype: type) -> Column:
+    """The column as `dtype`; the first cell that is wrong speaks for all."""
+    cells = column.values.tolist()
+    if rows := [row for row, cell in enumerate(cells) if wrong(cell)]:
+        more = f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
+        raise _refusal(f"row {rows[0] + 1} of {column.file}{more}: {wrong(cells[rows[0]])}")
+    return Column(np.array(cells, dtype), column.file)
 
 
 def _span(log: bool, end: Any) -> TypeAdapter[dict[str, Span]]:

@@ -6,7 +6,6 @@ import math
 
 import jax
 
-from sweeps.kinds import Span
 from sweeps.runtime import duration, readable
 from sweeps.spec import Spec
 from sweeps.sweep import Sweep
@@ -27,11 +26,12 @@ def lines(spec: Spec, batch: int | None) -> list[str]:
     dims = " x ".join(f"{dim} {length}" for dim, length in zip(sweep.design.dims, sweep.design.shape, strict=True))
     block = math.prod(sweep.block_shape())
     blocks = math.ceil(points / block)
-    static = [axis for name, axis in spec.sweep.items() if name in ("coupling", "boundary") and not isinstance(axis, Span)]
-    kinds = math.prod(len(set(names)) for names in static)
+    static = [values for name, (_, values) in sweep.design.coords.items() if name in ("coupling", "boundary")]
+    kinds = math.prod(len(set(names.tolist())) for names in static)
     batches = blocks * kinds * math.ceil(block / (kinds * size))
     return [
         f"points      {points} ({dims})",
+        *([f"where       {'; '.join(spec.where)}: leaves {points} of {sweep.design.candidates} points"] if spec.where else []),
         f"programs    {kinds} to compile",
         f"batches     about {batches} of up to {size} games",
         f"blocks      {blocks} of up to {block} games: what one write stores",

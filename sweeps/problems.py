@@ -81,6 +81,12 @@ def nearest(name: str, names: Collection[str]) -> str | None:
     return by_lower_case[near[0]] if near else None
 
 
+def not_among(value: object, names: Collection[str]) -> str:
+    """What is said of a value that is none of `names`."""
+    near = nearest(value, names) if isinstance(value, str) else None
+    return f"{found(value)}; allowed: {', '.join(names)}{did_you_mean(near)}"
+
+
 def did_you_mean(name: str | None) -> str:
     """The end of a message that hints at `name`, empty where there is none."""
     return f"; did you mean `{name}`?" if name else ""

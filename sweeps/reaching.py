@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import mfg_jax as mfg
 from sweeps import markdown
+from sweeps.constraints import Constraint
+from sweeps.schema import NUMBERS
 from sweeps.spec import Spec
 from sweeps.sweep import Sweep
 
@@ -41,6 +43,8 @@ def reach_all(spec: Spec, target: Target) -> Iterator[Row]:
     sweep = Sweep(spec)
     if target.vary in sweep.design.coords:
         raise ValueError(f"{target.vary} is swept; to vary it, take it out of `sweep` and give it any value under `parameters`")
+    if constrained := [text for text in spec.where if target.vary in Constraint(text, NUMBERS).names]:
+        raise ValueError(f"{target.vary} is varied, so `{constrained[0]}` cannot choose points by it; take it out of `where`")
     for i in range(len(sweep.design)):
         point = {name: values[0].item() for name, values in sweep.design.columns(i, i + 1).items()}
         kind = [str(point.get(name, getattr(spec.model, name))) for name in ("coupling", "boundary")]
@@ -51,7 +55,7 @@ def reach_all(spec: Spec, target: Target) -> Iterator[Row]:
 
 
 def header(spec: Spec, target: Target) -> list[str]:
-    return [*spec.sweep, target.vary, target.metric, "reached"]
+    return [*spec.axes, target.vary, target.metric, "reached"]
 
 
 def cells(row: Row) -> list[str]:

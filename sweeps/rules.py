@@ -9,11 +9,14 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any, get_args
 
-from sweeps.kinds import Span
+from sweeps.constraints import Constraint, ConstraintError
+from sweeps.kinds import Column, Span
 from sweeps.problems import Finding, KeyPath
-from sweeps.schema import DRAWN, NUMBERS, Coupling, Spec
+from sweeps.sampling import design
+from sweeps.schema import DEFAULTS, DRAWN, NUMBERS, Coupling, Spec
 
 MAX_POINTS = 100_000_000
+BOUNDS = ("quote_min", "quote_max")
 
 
 def broken_rules(spec: Spec) -> Iterator[Finding]:
@@ -22,7 +25,9 @@ def broken_rules(spec: Spec) -> Iterator[Finding]:
         _what_is_missing,
         _what_is_given_twice,
         _what_has_no_effect,
+        _what_is_listed,
         _what_is_drawn,
+        _what_is_constrained,
         _what_is_too_large_or_uneven,
         _what_is_repeated,
         _which_bounds_cross,
@@ -32,19 +37,42 @@ def broken_rules(spec: Spec) -> Iterator[Finding]:
         yield from rule(spec)
 
 
-def _values(spec: Spec, name: str) -> tuple[Any, ...]:
+def unfit_points(spec: Spec) -> Iterator[Finding]:
+    """What is wrong with the points that the constraints of a spec without other mistakes leave."""
+    if not spec.where:
+        return
+    try:
+        points = design(spec)
+    except ConstraintError as error:
+        yield Finding(("where",), str(error))
+        return
+    if not len(points):
+        yield Finding(("where",), f"none of {points.candidates} points is left; allowed: constraints that some point satisfies")
+    swept = [name for name in BOUNDS if name in spec.axes]
+    lows, highs = (points.coords[name][1].tolist() if name in swept else _values(spec, name) for name in BOUNDS)
+    yield from _crossing(spec, lows, highs, len(swept) == 2)
+
+
+def _values(spec: Spec, name: str) -> Sequence[Any]:
     """The values that `name` takes: swept (of a span its ends), or the fixed one, or () where the library's default holds."""
     fixed = spec.parameters.get(name) if name in NUMBERS else getattr(spec.model, name)
-    values = spec.sweep.get(name, () if fixed is None else (fixed,))
-    return (values.first, values.last) if isinstance(values, Span) else values
+    match axis := spec.axes.get(name, () if fixed is None else (fixed,)):
+        case Span():
+            return (axis.first, axis.last)
+        case Column():
+            return axis.values.tolist()
+        case _:
+            return axis
 
 
 def _place(spec: Spec, name: str) -> KeyPath:
-    return ("sweep" if name in spec.sweep else "parameters", name)
+    return ("table" if name in spec.table else "sweep" if name in spec.sweep else "parameters", name)
 
 
 def _what_is_missing(spec: Spec) -> Iterator[Finding]:
-    if not spec.sweep:
+    if spec.sampling == "table" and not spec.table:
+        return  # it may hold anything
+    if not spec.axes:
         yield Finding(("sweep",), "missing or empty; allowed: at least one name with its values", {"sweep"})
     if not _values(spec, "coupling"):
         names = ", ".join(get_args(Coupling))
@@ -60,10 +88,10 @@ def _what_is_missing(spec: Spec) -> Iterator[Finding]:
 
 
 def _what_is_given_twice(spec: Spec) -> Iterator[Finding]:
-    for name in spec.sweep:
+    for name in spec.axes:
         section = "parameters" if name in NUMBERS else "model"
         if name in spec.parameters or name in spec.model.model_fields_set:
-            yield Finding(("sweep", name), f"swept here and fixed under {section}; allowed: one of the two", {name})
+            yield Finding(_place(spec, name), f"swept here and fixed under {section}; allowed: one of the two", {name})
 
 
 def _what_has_no_effect(spec: Spec) -> Iterator[Finding]:
@@ -74,16 +102,40 @@ def _what_has_no_effect(spec: Spec) -> Iterator[Finding]:
         ("crowd_mean", "kind", kinds, ("normal", "point")),
         ("crowd_std", "kind", kinds, ("normal",)),
     ):
-        if name in spec.sweep and chosen and not set(chosen) & set(users):
+        if name in spec.axes and chosen and not set(chosen) & set(users):
             subject = "coupling" if choice == "coupling" else "initial kind"
             allowed = f"with {subject} {' or '.join(users)}"
             message = f"swept, but {subject} {' and '.join(chosen)} ignores it; allowed: {allowed}"
-            yield Finding(("sweep", name), message, {choice})
+            yield Finding(_place(spec, name), message, {choice})
     for name in ("A", "k"):
         sides = (f"{name}_ask", f"{name}_bid")
         if _values(spec, name) and all(_values(spec, side) for side in sides):
             message = f"{' and '.join(sides)} override it on both sides; allowed: without one of the three"
             yield Finding(_place(spec, name), message, {*sides})
+
+
+def _what_is_listed(spec: Spec) -> Iterator[Finding]:
+    if spec.sampling != "table":
+        if spec.table:
+            yield Finding(("table",), f"found with sampling {spec.sampling}; allowed with sampling table", {"sampling"})
+        return
+    if not spec.table:
+        message = "missing; allowed with sampling table: the path of a CSV or Parquet file, a row a game"
+        yield Finding(("table",), message, {"table", "sampling"})
+    if spec.sweep:
+        message = "found with sampling table, in which what is swept are the table's columns; allowed: one of the two"
+        yield Finding(("sweep",), message, {"table", "sampling"})
+
+
+def _what_is_constrained(spec: Spec) -> Iterator[Finding]:
+    if spec.where and spec.sampling == "saltelli":
+        message = "found with sampling saltelli, whose blocks of games must be whole; allowed with any other sampling"
+        yield Finding(("where",), message, {"sampling"})
+    for index, text in enumerate(spec.where):
+        for name in Constraint(text, NUMBERS).names:
+            if not _values(spec, name) and name not in DEFAULTS:
+                message = f"`{text}` needs {name}, which has no value here; allowed: what is swept, fixed or {', '.join(DEFAULTS)}"
+                yield Finding(("where", index), message, {name})
 
 
 def _what_is_drawn(spec: Spec) -> Iterator[Finding]:
@@ -128,7 +180,7 @@ def _what_is_repeated(spec: Spec) -> Iterator[Finding]:
     if (index := _first_repeat(spec.outputs.gradients)) is not None:
         message = f"found {spec.outputs.gradients[index]} again; allowed: each name once"
         yield Finding(("outputs", "gradients", index), message)
-    if spec.sampling == "zip":
+    if spec.sampling in ("zip", "table"):
         return  # its axes are columns of a table: only a whole row makes a point
     for name, values in spec.sweep.items():
         if not isinstance(values, Span) and (index := _first_repeat(values)) is not None:
@@ -142,9 +194,13 @@ def _first_repeat(values: Sequence[Any]) -> int | None:
 
 
 def _which_bounds_cross(spec: Spec) -> Iterator[Finding]:
-    lows = _values(spec, "quote_min") or (0.0,)  # the library's default; that of quote_max depends on k
-    highs = _values(spec, "quote_max")
-    row_by_row = spec.sampling == "zip" and {"quote_min", "quote_max"} <= spec.sweep.keys()
+    if not spec.where:  # which may leave out those that do: unfit_points
+        lows, highs = (_values(spec, name) for name in BOUNDS)
+        yield from _crossing(spec, lows, highs, spec.sampling in ("zip", "table") and spec.axes.keys() >= set(BOUNDS))
+
+
+def _crossing(spec: Spec, lows: Sequence[float], highs: Sequence[float], row_by_row: bool) -> Iterator[Finding]:
+    lows = lows or (DEFAULTS["quote_min"],)  # that of quote_max depends on k
     pairs = zip(lows, highs, strict=False) if row_by_row else itertools.product([max(lows)], highs)
     for low, high in pairs:
         if low > high:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, PlainValidator, create_model
 
 from sweeps.kinds import (
     AboveOne,
+    Column,
     Finite,
     LowerBound,
     NonNegative,
@@ -21,15 +22,19 @@ from sweeps.kinds import (
     UpperBound,
     axis_of_names,
     axis_of_numbers,
+    column_of_names,
+    column_of_numbers,
+    constraint_on,
     list_of,
     number,
+    one_or_list_of,
     whole,
     whole_or_auto,
 )
 
 Coupling = Literal["relative", "elastic", "market_share", "none"]
 Boundary = Literal["reflecting", "absorbing"]
-Sampling = Literal["grid", "zip", "random", "latin_hypercube", "sobol", "saltelli"]
+Sampling = Literal["grid", "zip", "table", "random", "latin_hypercube", "sobol", "saltelli"]
 DRAWN = ("random", "latin_hypercube", "sobol", "saltelli")
 """Samplings that draw `points` from the axes: all but those that take the values as they are written."""
 InitialKind = Literal["normal", "point", "uniform", "weights"]
@@ -67,6 +72,8 @@ NUMBERS: dict[str, Any] = {
     "k_bid": Positive,
 }
 NULLABLE = {"quote_max", "A_ask", "A_bid", "k_ask", "k_bid"}
+DEFAULTS = {"k0": 0.0, "n_makers": 5.0, "crowd_mean": 0.0, "crowd_std": 2.0, "horizon": 1.0, "quote_min": 0.0}
+"""Of the library's parameters those that are numbers; a test holds them to it, as above."""
 
 
 class _Section(BaseModel):
@@ -152,6 +159,16 @@ SweepSection = _section(
         "boundary": axis_of_names(Boundary),
     },
 )
+TableSection = _section(
+    "TableSection",
+    {
+        **{name: column_of_numbers(kind) for name, kind in NUMBERS.items()},
+        "coupling": column_of_names(Coupling),
+        "boundary": column_of_names(Boundary),
+    },
+)
+
+Axis = tuple[float, ...] | tuple[str, ...] | Span | Column
 
 
 class Spec(_Section):
@@ -159,12 +176,15 @@ class Spec(_Section):
 
     `parameters` holds only what the file fixes: defaults belong to the library. `sweep` holds each axis written out, or the
     span that numbers are drawn from, in the order of the file; where it names `coupling` or `boundary`, that overrides `model`.
+    `table` holds the columns of the file that the grid file names there.
     """
 
     model: ModelSection = ModelSection()
     parameters: Annotated[dict[str, float], _as_written(ParametersSection)] = {}
     sweep: Annotated[dict[str, tuple[float, ...] | tuple[str, ...] | Span], _as_written(SweepSection)] = {}
     sampling: Sampling = "grid"
+    table: Annotated[dict[str, Column], _as_written(TableSection)] = {}
+    where: Annotated[tuple[Annotated[str, constraint_on(NUMBERS)], ...], one_or_list_of("constraints such as k0 <= k")] = ()
     points: Annotated[int, whole(1, 100_000_000)] | None = None
     seed: Annotated[int, whole(0, 2**32 - 1)] = 0
     initial: InitialSection = InitialSection()
@@ -180,27 +200,44 @@ class Spec(_Section):
         return self.outputs.certify == "full" or self.model.n_steps == "auto" or self.model.time_tolerance is not None
 
     @property
+    def axes(self) -> dict[str, Axis]:
+        """What is swept, wherever it is written."""
+        return {**self.sweep, **self.table}
+
+    @property
     def games_a_point(self) -> int:
         """Of a Saltelli design each point is a block of games: two, and for each axis the first with the second's value on it."""
-        return len(self.sweep) + 2 if self.sampling == "saltelli" else 1
+        return len(self.axes) + 2 if self.sampling == "saltelli" else 1
 
     def canonical(self) -> dict[str, Any]:
         """Everything that decides the results, defaults included, `store` not: equal for two files that mean the same.
 
-        JSON-able; infinities are "inf" and "-inf". `sweep_order` stands on its own because JSON objects have no order.
+        JSON-able; infinities are "inf" and "-inf". `sweep_order` stands on its own because JSON objects have no order. Of a
+        table's columns there are digests. Constraints are as they are written, and the key is absent where there are none.
         """
         without_effect = set() if self.sampling in DRAWN else {"points", "seed"}
-        fields = self.model_dump(exclude={"store", "sweep"} | without_effect)
-        fields["sweep"] = {name: asdict(axis) if isinstance(axis, Span) else axis for name, axis in self.sweep.items()}
-        fields["model"] = {key: value for key, value in fields["model"].items() if key not in self.sweep}
+        without_effect |= set() if self.where else {"where"}
+        fields = self.model_dump(exclude={"store", "sweep", "table"} | without_effect)
+        fields["sweep"] = {name: _summary(axis) for name, axis in self.axes.items()}
+        fields["model"] = {key: value for key, value in fields["model"].items() if key not in self.axes}
         fields["parameters"] = dict(sorted(self.parameters.items()))
-        fields["sweep_order"] = tuple(self.sweep)
+        fields["sweep_order"] = tuple(self.axes)
         return json.loads(json.dumps(fields), parse_constant=lambda infinity: str(float(infinity)))
 
     def hash(self) -> str:
         """The sha256 of the canonical JSON, in hexadecimal."""
         text = json.dumps(self.canonical(), sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _summary(axis: Axis) -> Any:
+    match axis:
+        case Span():
+            return asdict(axis)
+        case Column():
+            return axis.summary()
+        case _:
+            return axis
 
 
 def differing_keys(a: dict[str, Any], b: dict[str, Any]) -> list[tuple[str, Any, Any]]:
@@ -228,5 +265,6 @@ KEYS: dict[str, tuple[str, ...]] = {
         "units": UnitsSection,
         "parameters": ParametersSection,
         "sweep": SweepSection,
+        "table": TableSection,
     }.items()
 }

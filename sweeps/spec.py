@@ -10,9 +10,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from sweeps.document import Document
-from sweeps.problems import Finding, KeyPath, SpecError, did_you_mean, found, nearest
-from sweeps.rules import broken_rules
+from sweeps.problems import Finding, KeyPath, SpecError, did_you_mean, found, nearest, not_among
+from sweeps.rules import broken_rules, unfit_points
 from sweeps.schema import KEYS, SCALAR_METRICS, ModelSection, Spec, differing_keys
+from sweeps.tables import TableError, read
 
 __all__ = ["SCALAR_METRICS", "Spec", "SpecError", "differing_keys", "load_spec"]
 
@@ -24,14 +25,28 @@ def load_spec(path: str | Path) -> Spec:
         SpecError: with all mistakes of the file at once, each with its line, what was found and what is allowed.
     """
     document = Document(path)
-    findings = [*document.twice, *_wrong_in_themselves(document.data)]
-    if isinstance(document.data, dict):
-        spec = Spec.model_validate(_without(document.data, findings))
+    data, findings = _with_table(document.data, Path(path).parent)
+    findings += [*document.twice, *_wrong_in_themselves(data)]
+    if isinstance(data, dict):
+        spec = Spec.model_validate(_without(data, findings))
         blamed = {key for finding in findings for key in _blamed(finding.path)}
         findings += [finding for finding in broken_rules(spec) if not finding.about & blamed]
+        findings = findings or list(unfit_points(spec))
         if not findings:
             return spec
     raise document.error(findings)
+
+
+def _with_table(data: Any, folder: Path) -> tuple[Any, list[Finding]]:
+    """The data with the columns of the table, which lies beside the grid file, in place of its path."""
+    if not isinstance(data, dict) or "table" not in data:
+        return data, []
+    try:
+        if not isinstance(data["table"], str):
+            raise TableError(f"{found(data['table'])}; allowed: the path of a CSV or Parquet file, from the grid file's folder")
+        return data | {"table": read(folder / data["table"])}, []
+    except TableError as error:
+        return {key: value for key, value in data.items() if key != "table"}, [Finding(("table",), str(error))]
 
 
 def _wrong_in_themselves(data: Any) -> list[Finding]:
@@ -54,8 +69,7 @@ def _in_our_words(error: ValidationError) -> Iterator[Finding]:
                 message = _unknown(str(path[-1]), section if len(path) > 1 else "")
             case "literal_error":
                 names = re.findall(r"'(\w+)'", detail.get("ctx", {})["expected"])
-                near = nearest(value, names) if isinstance(value, str) else None
-                message = f"{found(value)}; allowed: {', '.join(names)}{did_you_mean(near)}"
+                message = not_among(value, names)
             case _:
                 message = f"{found(value)}; allowed: a mapping with keys among {', '.join(KEYS[section])}"
         yield Finding(path, message)

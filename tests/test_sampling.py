@@ -1,4 +1,4 @@
-"""The points of a sweep, against the slow obvious way: the whole product, written out."""
+"""The points of a sweep, against the slow obvious way: the whole product, written out, and one point after the other."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sweeps import sampling as module
+from sweeps.kinds import Column
 from sweeps.sampling import Design, design
 from sweeps.schema import DRAWN, Sampling, Spec
 
@@ -131,3 +133,45 @@ def test_a_saltelli_block_is_two_points_and_the_first_with_each_value_of_the_sec
         first, *mixed, second = rows
         for axis, row in enumerate(mixed):
             assert row == (*first[:axis], second[axis], *first[axis + 1 :])
+
+
+def rows(points: Design) -> list[tuple[Any, ...]]:
+    return list(zip(*(column.tolist() for column in points.columns(0, len(points)).values()), strict=True))
+
+
+CONSTRAINED = {"k": [1.0, 1.5, 2.0], "coupling": ["relative", "none", "elastic"], "A": [5.0, 10.0, 50.0]}
+CONSTRAINTS = ("k*crowd_std < A/2 or A == 5", "eta < k <= 1.5", "n_makers == 5")
+
+
+def satisfies(k: float, coupling: str, A: float) -> bool:
+    """All constraints, with eta fixed at 1 and the defaults of the library."""
+    return (k * 2.0 < A / 2 or A == 5) and 1.0 < k <= 1.5
+
+
+@pytest.mark.parametrize("sampling", ["grid", "zip", "table", "random", "latin_hypercube", "sobol"])
+@pytest.mark.parametrize("at_once", [1, 2, 10, 1_000_000])
+def test_constraints_leave_a_list_of_points(monkeypatch: pytest.MonkeyPatch, sampling: str, at_once: int):
+    monkeypatch.setattr(module, "POINTS_AT_ONCE", at_once)
+    content: dict[str, Any] = {"sampling": sampling, "parameters": {"eta": 1.0}}
+    if sampling == "table":
+        content["table"] = {name: Column(np.array(values), "games.csv") for name, values in CONSTRAINED.items()}
+    else:
+        content["sweep"] = CONSTRAINED
+    if sampling in DRAWN:
+        content["points"] = 16
+    everything = design(Spec.model_validate(content))
+    points = design(Spec.model_validate(content | {"where": CONSTRAINTS}))
+    left = [row for row in rows(everything) if satisfies(*row)]
+    assert 0 < len(left) < len(everything)
+    assert rows(points) == left
+    assert (points.dims, points.shape, points.candidates) == (("point",), (len(left),), len(everything))
+    assert everything.candidates == len(everything)
+    for name, (dims, values) in points.coords.items():
+        assert dims == ("point",)
+        assert values.dtype == everything.coords[name][1].dtype
+
+
+@pytest.mark.parametrize(("where", "left"), [("eta < 2", 27), ("eta > 2", 0)])
+def test_constraints_on_what_is_fixed_leave_all_or_none(where: str, left: int):
+    points = design(Spec.model_validate({"parameters": {"eta": 1.0}, "sweep": CONSTRAINED, "where": where}))
+    assert (len(points), points.candidates) == (left, 27)

@@ -402,6 +402,58 @@ BAD: dict[str, tuple[str, list[tuple[int, str, str]]]] = {
         with_line("  crowd_mean: {linspace: [9, 11, 3]}\ninitial: {kind: point}"),
         [(5, "sweep.crowd_mean", "found 11.0; allowed")],
     ),
+    # constraints
+    "unknown name in a constraint": (
+        with_line("where: k0 <= kk"),
+        [(5, "where[0]", "found `kk` at character 7 of `k0 <= kk`; allowed: A, k, eta, gamma, k0, n_makers")],
+    ),
+    "the constraint in a list": (
+        with_line("where:\n- gamma < 1\n- gamma.real < 1\n- gamma +\n- 3"),
+        [
+            (7, "where[1]", "found `gamma.real` at character 1 of `gamma.real < 1`; allowed: numbers, parameters"),
+            (8, "where[2]", "broken at the end of `gamma +`"),
+            (9, "where[3]", "found 3; allowed: a text such as k0 <= k"),
+        ],
+    ),
+    "number for the constraints": (
+        with_line("where: 3"),
+        [(5, "where", "found 3; allowed: a list of constraints such as k0 <= k, or one of them")],
+    ),
+    "nothing for the constraints": (with_line("where:"), [(5, "where", "found nothing; allowed: a list of constraints")]),
+    "a constraint on what has no value": (
+        with_line("where: quote_max < 5 and A_ask > 0"),
+        [
+            (5, "where[0]", "`quote_max < 5 and A_ask > 0` needs quote_max, which has no value here; allowed: what is swept"),
+            (5, "where[0]", "needs A_ask"),
+        ],
+    ),
+    "a constraint on a typo": (
+        with_line("where: gamma < eta").replace("eta: 0.01", "etaa: 0.01"),
+        [(2, "parameters.etaa", "did you mean")],
+    ),
+    "constraints on blocks": (
+        "model: {coupling: none}\nparameters: {A: 1, k: 1, eta: 0}\nsweep:\n  gamma: {uniform: [0, 1]}\nwhere: gamma < 1\n"
+        "sampling: saltelli\npoints: 8\n",
+        [(5, "where", "found with sampling saltelli, whose blocks of games must be whole; allowed with any other sampling")],
+    ),
+    "no point left": (
+        with_line("where: [gamma < k, gamma > 2*k0 + 1]"),
+        [(5, "where", "none of 2 points is left; allowed: constraints that some point satisfies")],
+    ),
+    "a constraint without a value": (
+        with_line("where: 1/(gamma - 0.05) < eta"),
+        [(5, "where", "`1/(gamma - 0.05) < eta` has no value at gamma 0.05, eta 0.01; allowed: a finite result at every point")],
+    ),
+    "bounds crossed in a point that is left": (
+        with_line("  quote_min: [0, 3]\n  quote_max: [4, 2]\nwhere: quote_min < 2*quote_max"),
+        [(6, "sweep.quote_max", "found 2.0, below a quote_min of 3.0")],
+    ),
+    "drawn bounds that may cross": (
+        with_line("  quote_max: {uniform: [1, 3]}\nsampling: random\npoints: 64\nwhere: quote_max > 1.5").replace(
+            "eta:", "quote_min: 2, eta:"
+        ),
+        [(5, "sweep.quote_max", "below a quote_min of 2.0")],
+    ),
     # several at once, and no noise
     "two at once": (
         "model: {coupling: elastic}\nparameters:\n  A: -1\n  k: 1.5\n  eta: 0.01\nsweep:\n  gama: [0.05, 0.1]\n",
@@ -615,6 +667,15 @@ store: results/all.zarr
         assert spec.sweep["quote_max"] == (5.0, np.inf)
         assert "quote_max" not in spec.parameters
 
+    def test_constraints(self, load):
+        assert load(GOOD + "where: 'k0<=k  and\n  1 < A'\n").where == ("k0<=k and 1 < A",)
+        assert load(GOOD + "where: [k0 <= k, gamma < 10*eta]\n").where == ("k0 <= k", "gamma < 10*eta")
+        assert load(GOOD + "where: []\n").where == ()
+
+    def test_constraints_may_keep_bounds_from_crossing(self, load):
+        load(GOOD + "  quote_min: [0, 3]\n  quote_max: [4, 2]\nwhere: quote_min <= quote_max\n")
+        load(GOOD.replace("eta:", "quote_min: 2, eta:") + "  quote_max: [1, 2]\nwhere: quote_max >= quote_min\n")
+
     def test_point_on_the_lattice(self, load):
         load(GOOD + "  crowd_mean: {linspace: [-10, 10, 5]}\ninitial: {kind: point}\n")
 
@@ -641,6 +702,19 @@ class TestCanonical:
     )
     def test_hash_changes_with_any_choice(self, load, change: tuple[str, str]):
         assert load(GOOD).hash() != load(GOOD.replace(*change)).hash()
+
+    def test_constraints_are_part_of_it_where_there_are_any(self, load):
+        assert load(GOOD + "where: []\n").canonical() == load(GOOD).canonical()
+        assert "where" not in load(GOOD).canonical()
+        assert load(GOOD + "where: k > gamma\n").canonical() == load(GOOD + "where: [k > gamma]\n").canonical()
+        assert differing_keys(load(GOOD).canonical(), load(GOOD + "where: k > gamma\n").canonical()) == [
+            ("where", None, ["k > gamma"])
+        ]
+
+    def test_stores_of_earlier_versions_can_be_gone_on_with(self, load):
+        drawn = "  k0: {log_uniform: [0.1, 1]}\nsampling: random\npoints: 4\nseed: 3\n"
+        assert load(GOOD).hash() == "1059eec9dd989cfb94e30764be46d6406e45266b21fb9d859a51af492bcc2c94"
+        assert load(GOOD + drawn).hash() == "e592db741260593d4b344eb619eed08e15168b8ff13933dad10e8ef53fc9e387"
 
     def test_order_of_the_axes_matters(self, load):
         one, other = load(GOOD + "  k0: [0, 1]\n"), load(GOOD.replace("  gamma", "  k0: [0, 1]\n  gamma"))
@@ -697,7 +771,8 @@ class TestTiesToTheLibrary:
         ours, theirs = ModelSection(), mfg.Model()
         for name in ("boundary", "x_max", "n_steps", "grading"):
             assert getattr(ours, name) == getattr(theirs, name)
-        assert mfg.Parameters(A=1, k=1, eta=0, gamma=0).quote_min == 0.0  # the rule for crossed bounds relies on it
+        fields = dataclasses.fields(mfg.Parameters)
+        assert {field.name: field.default for field in fields if isinstance(field.default, float)} == schema.DEFAULTS
 
     def test_reading_a_file_needs_no_jax(self):
         code = "import sys, sweeps.sampling; sys.exit('jax' in sys.modules)"
