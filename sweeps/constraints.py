@@ -72,10 +72,8 @@ class Constraint:
         if not (known := holds | fails).all():
             first = int(np.argmin(known))
             place = ", ".join(f"{name} {np.broadcast_to(values[name], known.shape).flat[first]}" for name in self.names)
-            others = known.size - np.count_nonzero(known) - 1
-            more = f" (and {others} more)" if others else ""
             guard = "a finite result at every point, or a condition beside it that decides there, as in k == 0 or k0/k < 1"
-            raise ConstraintError(f"`{self.text}` has no value at {place}{more}; allowed: {guard}")
+            raise ConstraintError(f"`{self.text}` has no value at {place}; allowed: {guard}")
         return holds
 
     def _parsed(self) -> ast.expr:

@@ -400,6 +400,62 @@ class TestPlan:
         assert " minutes on " in time
 
 
+class TestTablesAndConstraints:
+    """The games of the grid as rows of a table; a constraint leaves out those that explode by A."""
+
+    CONSTRAINT = "A < 1.0e+6"
+
+    @pytest.fixture
+    def games(self, folder: Path) -> pd.DataFrame:
+        axes = {name: values for name, (_, values) in Sweep(load_spec("grid.yaml")).design.coords.items()}
+        games = pd.MultiIndex.from_product(list(axes.values()), names=list(axes)).to_frame(index=False)
+        games.to_csv(folder / "games.csv", index=False)
+        head, _, tail = re.split(r"(sweep:\n(?:  .*\n)+)", GRID)
+        (folder / "grid.yaml").write_text(f"{head}sampling: table\ntable: games.csv\nwhere: {self.CONSTRAINT}\n{tail}")
+        return games
+
+    def test_plan(self, games: pd.DataFrame):
+        lines = mfgsweep("plan", "grid.yaml").stdout.splitlines()
+        assert lines[:2] == ["points      24 (point 24)", f"where       {self.CONSTRAINT}: leaves 24 of {len(games)} points"]
+
+    def test_an_interrupted_run_is_gone_on_with(
+        self, folder: Path, games: pd.DataFrame, finished: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        assert run_until(monkeypatch, BLOCK + 1).exit_code == cli.INTERRUPTED
+        lines = mfgsweep("info", "results/sweep.zarr").stdout.splitlines()
+        assert "sweep       A (36 rows), gamma (36 rows), quote_min (36 rows), crowd_mean (36 rows); sampling table" in lines
+        assert f"where       {self.CONSTRAINT}: left 24 of 36 points" in lines
+        assert "progress    12 of 24 games (50.0 %)" in lines
+
+        games.to_parquet(folder / "same.parquet", index=False)
+        text = (folder / "grid.yaml").read_text()
+        (folder / "grid.yaml").write_text(text.replace("games.csv", "same.parquet"))
+        result = mfgsweep("run", "grid.yaml", "--resume")
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert any(line.startswith("solved      12 games in ") for line in result.stdout.splitlines())
+        with open_store("results/sweep.zarr") as dataset, open_store(finished) as whole:
+            left = whole.isel(A=slice(2)).stack(point=list(games)).transpose("point", ...)
+            for name in games:
+                assert dataset[name].values.tolist() == left[name].values.tolist()
+            for name in ("status", "mean_spread", "value"):
+                np.testing.assert_array_equal(dataset[name], left[name])
+
+    def test_another_table_is_refused(self, folder: Path, games: pd.DataFrame):
+        sweep = Sweep(load_spec("grid.yaml"))
+        store.create(Path("results/sweep.zarr"), sweep.spec, sweep.design, sweep.labels(), sweep.block_shape(), {"batch": BATCH})
+        games.assign(gamma=games.gamma + 1e-9).to_csv(folder / "games.csv", index=False)
+        result = mfgsweep("run", "grid.yaml")
+        assert (result.exit_code, result.stdout) == (2, "")
+        _, difference, advice = result.stderr.splitlines()
+        assert re.fullmatch(r"  sweep.gamma.sha256: \w{64} in the store, \w{64} in the grid file", difference)
+        assert advice == "Choose another --out, or --fresh to delete the store and start again."
+
+    def test_constrained_grids_are_lists(self, folder: Path):
+        (folder / "grid.yaml").write_text(GRID + "where: [quote_min < 8, A*gamma < 1]\n")
+        lines = mfgsweep("plan", "grid.yaml").stdout.splitlines()
+        assert lines[:2] == ["points      8 (point 8)", "where       quote_min < 8; A*gamma < 1: leaves 8 of 36 points"]
+
+
 class TestInfo:
     @pytest.mark.parametrize(("after", "done"), [(0, 0), (BLOCK + 1, BLOCK)])
     def test_unfinished(self, monkeypatch: pytest.MonkeyPatch, after: int, done: int):

@@ -108,10 +108,10 @@ class TestNoValue:
         ],
     )
     def test_is_an_error_that_names_the_first_point(self, text: str):
-        values = {"k": np.array([0.0, 0.0]), "eta": 3.0}
+        values = {"k": np.array([0.0, 0.0])}
         with pytest.raises(ConstraintError) as caught:
             Constraint(text, values).satisfied(values)
-        assert f"`{text}` has no value at k 0.0 (and 1 more); allowed: a finite result" in str(caught.value)
+        assert f"`{text}` has no value at k 0.0; allowed: a finite result" in str(caught.value)
 
     @pytest.mark.parametrize(
         ("text", "expected"),
@@ -182,16 +182,14 @@ HOSTILE = {
     "null byte": "k <\0 1",
     "comment": "# k < 1",
     "deep parentheses": "(" * 240 + "k" + ")" * 240 + " < 1",
-    "deep signs": "-" * 490 + "k < 1",
-    "deeper signs": "-" * 100_000 + "k < 1",
+    "deep signs": "-" * 100_000 + "k < 1",
     "deep nots": "not " * 100_000 + "k < 1",
     "deep calls": "abs(" * 100_000,
     "long": "k < 1 and " * 100_000 + "k < 1",
 }
-ALLOWED = {"deep signs"}
 
 
-@pytest.mark.parametrize("text", [text for name, text in HOSTILE.items() if name not in ALLOWED], ids=HOSTILE.keys() - ALLOWED)
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_everything_else_is_refused_quickly_and_in_one_line(text: str):
     begun = time.perf_counter()
     with pytest.raises(ConstraintError) as caught:
@@ -204,7 +202,7 @@ def test_everything_else_is_refused_quickly_and_in_one_line(text: str):
 
 
 def test_what_is_short_enough_is_not_too_deep():
-    assert holds(HOSTILE["deep signs"], k=0.5)
+    assert holds("-" * 490 + "k < 1", k=0.5)
     chain = "+".join(["k"] * 247)
     assert len(chain) < MAX_CHARACTERS - 5
     assert not holds(chain + " < 1", k=0.5)

@@ -99,8 +99,8 @@ sweep: {gamma: [0.05, 0.1, 0.2]}
 """
 
 
-def run(folder: Path, *options: object) -> Result:
-    (folder / "grid.yaml").write_text(GRID)
+def run(folder: Path, *options: object, grid: str = GRID) -> Result:
+    (folder / "grid.yaml").write_text(grid)
     defaults = ["--vary", "eta", "--between", 0, 1, "--metric", "final_derisk_probability"]
     return CliRunner().invoke(app, ["reach", str(folder / "grid.yaml"), *map(str, [*defaults, *options])])
 
@@ -131,6 +131,12 @@ def test_commands_that_cannot_be(tmp_path: Path, options: tuple[object, ...], me
     result = run(tmp_path, *options)
     assert result.exit_code == 2
     assert message in result.stderr
+
+
+def test_a_constraint_on_what_is_varied(tmp_path: Path) -> None:
+    result = run(tmp_path, "--at-least", 0.8, grid=GRID + "where: gamma < 10*eta\n")
+    assert result.exit_code == 2
+    assert "eta is varied, so `gamma < 10*eta` cannot choose points by it; take it out of `where`" in result.stderr
 
 
 def test_rows_are_written_as_they_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

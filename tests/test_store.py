@@ -249,6 +249,13 @@ class TestWhatAStoreSays:
         assert alone["horizon"].values.tolist() == [1.0, 3.0]
         assert zip_dataset["horizon"].attrs["units"] == "day"
 
+    def test_constrained_points_lie_along_point(self, tmp_path: Path):
+        found = opened(create(tmp_path / "s.zarr", GRID | {"where": ["A*k < 3", "A > 1"]}, chunk=(2,)).path)
+        assert found["status"].dims == ("point",)
+        assert set(zip(found["A"].values.tolist(), found["k"].values.tolist(), strict=True)) == {(2.0, 1.0)}
+        assert sorted(found["boundary"].values.tolist()) == ["absorbing", "absorbing", "reflecting", "reflecting"]
+        assert found["mean_spread"].encoding["coordinates"].split() == list(SWEPT)
+
     def test_dtype(self, tmp_path: Path, grid_dataset: xr.Dataset):
         single = opened(create(tmp_path / "single.zarr", GRID | {"outputs": {"dtype": "float32"}}).path)
         for name in SCALARS | PATHS:
