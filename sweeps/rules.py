@@ -180,7 +180,7 @@ def _what_is_repeated(spec: Spec) -> Iterator[Finding]:
     if (index := _first_repeat(spec.outputs.gradients)) is not None:
         message = f"found {spec.outputs.gradients[index]} again; allowed: each name once"
         yield Finding(("outputs", "gradients", index), message)
-    if spec.sampling in ("zip", "table"):
+    if spec.sampling == "zip":
         return  # its axes are columns of a table: only a whole row makes a point
     for name, values in spec.sweep.items():
         if not isinstance(values, Span) and (index := _first_repeat(values)) is not None:

@@ -126,6 +126,7 @@ CELLS = {
     "negative": (f"A,coupling,k\n{GOOD_ROW}-1,none,1.5\n", "table.A", "row 2 of games.csv: found -1.0; allowed: a finite"),
     "zero": ("A,coupling,k\n0,none,1.5\n", "table.A", "row 1 of games.csv: found 0.0; allowed"),
     "infinite": ("A,coupling,k\ninf,none,1.5\n", "table.A", "row 1 of games.csv: found inf; allowed"),
+    "infinite among others": (f"A,coupling,k\n{GOOD_ROW}inf,none,1.5\n", "table.A", "row 2 of games.csv: found inf; allowed"),
     "decimal comma": ('A,coupling,k\n"1,5",none,1.5\n', "table.A", "row 1 of games.csv: found '1,5', a text"),
     "unknown coupling": (
         f"A,coupling,k\n{GOOD_ROW}1,relativ,1.5\n",
