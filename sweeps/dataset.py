@@ -142,6 +142,9 @@ COMPETITION = tuple(
     for of in SCALARS
 )
 
+EXACT = {"status", "iterations", "monotone", "branch", "steps", "folds", "differentiated", "equilibria"}
+"""Variables that count or answer: no precision rounds them."""
+
 STATUS = Variable("status", (), "1", "how the game ended")
 
 

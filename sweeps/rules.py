@@ -12,6 +12,7 @@ from typing import Any, get_args
 from sweeps.constraints import Constraint, ConstraintError
 from sweeps.kinds import Column, Span
 from sweeps.problems import Finding, KeyPath
+from sweeps.rounding import finest
 from sweeps.sampling import design
 from sweeps.schema import DEFAULTS, DRAWN, NUMBERS, Coupling, Spec
 
@@ -33,6 +34,7 @@ def broken_rules(spec: Spec) -> Iterator[Finding]:
         _which_bounds_cross,
         _which_crowd_is_off_the_lattice,
         _which_weights_do_not_fit,
+        _which_precision_is_not_stored,
     ):
         yield from rule(spec)
 
@@ -234,3 +236,10 @@ def _which_weights_do_not_fit(spec: Spec) -> Iterator[Finding]:
         message = "" if 0 < sum(weights) < math.inf else f"found a sum of {sum(weights)}; allowed: a finite sum > 0"
     if message:
         yield Finding(("initial", "weights"), message, {"kind", "weights", "x_max"})
+
+
+def _which_precision_is_not_stored(spec: Spec) -> Iterator[Finding]:
+    precision, dtype = spec.outputs.precision, spec.outputs.dtype
+    if precision is not None and precision < finest(dtype):
+        message = f"found {precision}, finer than {dtype}; allowed with it: at least {finest(dtype):.1g}, or dtype float64"
+        yield Finding(("outputs", "precision"), message, {"dtype"})

@@ -100,7 +100,7 @@ class InitialSection(_Section):
 
 
 class OutputsSection(_Section):
-    """What is stored beside the scalar metrics, and how precisely."""
+    """What is stored beside the scalar metrics, and how precisely: `precision` is relative, None for all digits."""
 
     paths: Truth = True
     surfaces: Truth = False
@@ -109,6 +109,7 @@ class OutputsSection(_Section):
     equilibria: Truth = False
     baseline: Truth = False
     dtype: Literal["float64", "float32"] = "float64"
+    precision: Annotated[float, number("a number from 1e-15 to 1e-2", lambda value: 1e-15 <= value <= 1e-2)] | None = None
 
 
 class SolverSection(_Section):

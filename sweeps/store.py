@@ -17,12 +17,16 @@ from typing import Any
 
 import numpy as np
 import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec
 
-from sweeps.dataset import PARAMETERS, STATUS, STATUSES, Variable, variables
+from sweeps.dataset import EXACT, PARAMETERS, STATUS, STATUSES, Variable, variables
+from sweeps.rounding import rounded
 from sweeps.sampling import Design
 from sweeps.spec import Spec, differing_keys
 
-FORMAT = 1
+FORMAT = 2
+CODECS = (BloscCodec(cname="lz4", shuffle="shuffle"), Crc32cCodec())
+"""Of every array. Without a checksum, a bit that flips on the disk is read as another number, and nobody notices."""
 LARGEST_CHUNK_BYTES = 64_000_000
 CHUNKS_PER_VARIABLE = 64
 SMALLEST_BLOCK_GAMES = 256
@@ -123,7 +127,10 @@ class Store:
         for name in sorted(results, key=lambda name: name == "status"):
             array = self._arrays[name]
             box = tuple(part.stop - part.start for part in block.region)
-            array[block.region] = results[name].reshape(*box, *array.shape[len(box) :]).astype(array.dtype)
+            values = results[name].reshape(*box, *array.shape[len(box) :])
+            if isinstance(precision := array.attrs.get("precision"), float):
+                values = rounded(values.astype(np.float64), precision)
+            array[block.region] = values.astype(array.dtype)
 
     def update_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Adds attributes of the whole; this drops the consolidated metadata."""
@@ -143,8 +150,10 @@ def create(path: Path, spec: Spec, design: Design, labels: Labels, chunk: tuple[
     group = zarr.create_group(unfinished, attributes={"mfgsweep_format": FORMAT, **attributes, "spec": spec.canonical()})
     _write_coordinates(group, spec, design, labels)
     for variable in variables(spec):
-        units = {"units": variable.units_in(spec.units.price, spec.units.time)}
-        _create_result(group, variable, spec.outputs.dtype, float("nan"), units, design, labels, chunk)
+        about: dict[str, Any] = {"units": variable.units_in(spec.units.price, spec.units.time)}
+        if spec.outputs.precision is not None and variable.name not in EXACT:
+            about["precision"] = spec.outputs.precision
+        _create_result(group, variable, spec.outputs.dtype, float("nan"), about, design, labels, chunk)
     flags = {"flag_values": list(range(len(STATUSES))), "flag_meanings": " ".join(STATUSES)}
     _create_result(group, STATUS, "int8", 0, flags, design, labels, chunk)
     _consolidate(unfinished)
@@ -173,6 +182,7 @@ def _write_coordinate(
         shape=values.shape,
         chunks=values.shape,
         dtype=str if text else values.dtype,
+        compressors=CODECS,
         dimension_names=dims,
         attributes=dict(attributes),
     )
@@ -197,6 +207,7 @@ def _create_result(
         shape=design.shape + inner,
         chunks=chunk + inner,
         dtype=dtype,
+        compressors=CODECS,
         fill_value=pending,
         dimension_names=design.dims + variable.dims,
         attributes={"long_name": variable.long_name, **attributes, **coordinates},

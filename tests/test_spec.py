@@ -75,6 +75,14 @@ BAD: dict[str, tuple[str, list[tuple[int, str, str]]]] = {
         [(2, "parameters.a", "did you mean `A`?"), (2, "parameters.K", "did you mean `k`?")],
     ),
     "typo of a swept name": (GOOD.replace("gamma:", "gama:"), [(4, "sweep.gama", "did you mean `gamma`?")]),
+    "precision finer than a float32": (
+        with_line("outputs: {dtype: float32, precision: 1e-8}"),
+        [(5, "outputs.precision", "found 1e-08, finer than float32; allowed with it: at least 6e-08, or dtype float64")],
+    ),
+    "precision of 0": (
+        with_line("outputs: {precision: 0}"),
+        [(5, "outputs.precision", "found 0; allowed: a number from 1e-15 to 1e-2")],
+    ),
     "typo in the outputs": (with_line("outputs: {path: true}"), [(5, "outputs.path", "did you mean `paths`?")]),
     "typo in the solver": (
         with_line("solver: {tolerence: 1e-8}"),
@@ -610,7 +618,7 @@ class TestGoodFiles:
         assert spec.sweep == {"gamma": (0.05, 0.1)}
         assert spec.sampling == "grid"
         assert spec.outputs == OutputsSection(
-            paths=True, surfaces=False, gradients=(), certify="basic", equilibria=False, dtype="float64"
+            paths=True, surfaces=False, gradients=(), certify="basic", equilibria=False, dtype="float64", precision=None
         )
         assert spec.solver == SolverSection(method="anderson", tolerance=1e-9, max_iterations=200, select="principal")
         assert (spec.metrics.derisk_band, spec.units.price, spec.units.time, spec.store) == (1, "price", "time", None)

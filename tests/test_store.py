@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 import mfg_jax as mfg
 from sweeps import dataset, store
+from sweeps.rounding import rounded
 from sweeps.sampling import design
 from sweeps.schema import Spec
 from sweeps.store import Block, Labels, Store, block_shape, blocks, games_per_block
@@ -328,6 +329,25 @@ class TestWriting:
         grid.write(block, results)
         assert grid.pending_blocks()[0] == block
 
+    @pytest.mark.parametrize("dtype", ["float64", "float32"])
+    def test_results_are_rounded_to_the_precision_asked_for(self, tmp_path: Path, dtype: str):
+        precision = 1e-4
+        coarse = create(tmp_path / "coarse.zarr", GRID | {"outputs": {"precision": precision, "dtype": dtype}})
+        block = coarse.pending_blocks()[0]
+        results = made_up(opened(coarse.path), block)
+        coarse.write(block, results)
+        found = opened(coarse.path)
+        for name, variable in found.data_vars.items():
+            values = variable.values[block.region].reshape(results[str(name)].shape)
+            if name in dataset.EXACT:
+                assert "precision" not in variable.attrs
+                np.testing.assert_array_equal(values, results[str(name)].astype(values.dtype))
+            else:
+                assert variable.attrs["precision"] == precision
+                assert (values != results[str(name)].astype(values.dtype)).mean() > 0.9
+                np.testing.assert_array_equal(values, rounded(results[str(name)], precision), strict=dtype == "float64")
+        assert not any("precision" in found[name].attrs for name in found.coords)
+
     def test_results_become_single_precision_where_asked(self, tmp_path: Path):
         single = create(tmp_path / "single.zarr", GRID | {"outputs": {"dtype": "float32", "paths": False}})
         block = single.pending_blocks()[0]
@@ -335,6 +355,24 @@ class TestWriting:
         single.write(block, results)
         found = opened(single.path)["mean_spread"].values[block.region].ravel()
         np.testing.assert_array_equal(found, results["mean_spread"].astype(np.float32), strict=True)
+
+
+class TestDamage:
+    def test_a_flipped_bit_is_noticed_in_every_file_of_numbers(self, grid: Store, grid_dataset: xr.Dataset):
+        for block in grid.pending_blocks():
+            grid.write(block, made_up(grid_dataset, block))
+        numbers = np.random.default_rng(0)
+        files = [path for path in grid.path.rglob("*") if path.is_file() and path.name != "zarr.json"]
+        assert len(files) > 60
+        for path in files:
+            content = path.read_bytes()
+            flipped = bytearray(content)
+            flipped[numbers.integers(len(content))] ^= 1 << numbers.integers(8)
+            path.write_bytes(flipped)
+            with pytest.raises(ValueError, match="checksum"):
+                xr.open_zarr(grid.path, chunks=None)[path.relative_to(grid.path).parts[0]].load()
+            path.write_bytes(content)
+        opened(grid.path)
 
 
 class TestCreation:
