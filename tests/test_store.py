@@ -22,7 +22,7 @@ from sweeps import dataset, store
 from sweeps.rounding import rounded
 from sweeps.sampling import design
 from sweeps.schema import Spec
-from sweeps.store import Block, Labels, Store, block_shape, blocks, games_per_block
+from sweeps.store import Block, Labels, Store, block_shape, blocks, chunk_shape, games_per_block
 
 MEGABYTE = 1_000_000
 SHAPES = st.lists(st.integers(1, 40), min_size=1, max_size=4).map(tuple)
@@ -81,6 +81,13 @@ def grid(tmp_path: Path) -> Store:
     return create(tmp_path / "grid.zarr", GRID)
 
 
+@pytest.fixture
+def cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of surfaces count as large: they have 640 bytes."""
+    monkeypatch.setattr(store, "LARGEST_CHUNK_BYTES", 600)
+    monkeypatch.setattr(store, "GOOD_CHUNK_BYTES", 320)
+
+
 @pytest.fixture(scope="module")
 def grid_dataset(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
     return opened(create(tmp_path_factory.mktemp("store") / "grid.zarr", GRID).path)
@@ -104,7 +111,7 @@ class TestBlocks:
         assert reached == points.size
 
     @given(SHAPES, GAMES)
-    def test_each_is_one_chunk(self, shape: tuple[int, ...], games: int):
+    def test_each_is_one_file(self, shape: tuple[int, ...], games: int):
         chunk = block_shape(shape, games)
         corners = set()
         for block in blocks(shape, chunk):
@@ -121,7 +128,7 @@ class TestBlocks:
         assert 4 * held >= min(games, math.prod(shape))
 
     @given(st.integers(1, 100_000_000), st.integers(1, 1_000_000_000))
-    def test_chunks_are_neither_tiny_nor_giant(self, points: int, largest: int):
+    def test_files_are_neither_tiny_nor_giant(self, points: int, largest: int):
         games = games_per_block(points, largest)
         full = (games + 1) * largest > 64 * MEGABYTE
         assert games * largest <= 64 * MEGABYTE or games == 1
@@ -132,7 +139,8 @@ class TestBlocks:
         ("shape", "games", "expected"),
         [
             ((6, 250), 256, (1, 250)),
-            ((2, 300), 256, (1, 150)),
+            ((2, 300), 256, (1, 160)),
+            ((20_000,), 1_895, (1_792,)),
             ((5, 4, 5), 20, (1, 4, 5)),
             ((5, 4, 5), 11, (1, 2, 5)),
             ((7,), 100, (7,)),
@@ -141,6 +149,34 @@ class TestBlocks:
     )
     def test_examples(self, shape: tuple[int, ...], games: int, expected: tuple[int, ...]):
         assert block_shape(shape, games) == expected
+
+    @given(SHAPES, GAMES, st.integers(1, 100_000))
+    def test_large_files_are_cut_into_equal_chunks_of_points_in_a_row(self, shape: tuple[int, ...], games: int, size: int):
+        block = block_shape(shape, games)
+        chunk = chunk_shape(block, size)
+        assert all(length % part == 0 for length, part in zip(block, chunk, strict=True))
+        assert [len(one) for one in blocks(block, chunk)] == [math.prod(chunk)] * (math.prod(block) // math.prod(chunk))
+        if math.prod(block) * size <= 4 * MEGABYTE:
+            assert chunk == block
+
+    @given(st.integers(1, 1_000_000), st.integers(1, 1 * MEGABYTE))
+    def test_chunks_of_a_long_table_have_about_a_megabyte(self, points: int, size: int):
+        block = block_shape((points,), games_per_block(points, size))
+        if math.prod(block) * size > 4 * MEGABYTE and block != (points,):
+            assert 0.5 < math.prod(chunk_shape(block, size)) * size / MEGABYTE < 2
+
+    @pytest.mark.parametrize(
+        ("block", "size", "expected"),
+        [
+            ((1_792,), 33_768, (28,)),
+            ((1, 40, 9, 5), 33_768, (1, 1, 9, 5)),
+            ((1, 101), 33_768, (1, 101)),  # 1 x 1 is too many, of 34 kB each
+            ((1, 1), 10_000_000, (1, 1)),
+            ((400,), 8 * 201, (400,)),
+        ],
+    )
+    def test_examples_of_chunks(self, block: tuple[int, ...], size: int, expected: tuple[int, ...]):
+        assert chunk_shape(block, size) == expected
 
 
 class TestTables:
@@ -268,6 +304,14 @@ class TestWhatAStoreSays:
             if name in SCALARS | PATHS | SURFACES:
                 assert array.chunks == (*CHUNK, *array.shape[len(CHUNK) :])
 
+    def test_large_blocks_are_files_cut_into_chunks(self, tmp_path: Path, cut: None):
+        grid = create(tmp_path / "s.zarr", GRID)
+        arrays = dict(zarr.open_group(grid.path, mode="r").arrays())
+        assert {name for name, array in arrays.items() if array.shards} == SURFACES
+        assert arrays["ask"].shards == (*CHUNK, 4, 5)
+        assert arrays["ask"].chunks == (1, 1, 1, 2, 4, 5)
+        assert len(grid.pending_blocks()) == 6
+
     def test_the_whole_spec(self, grid: Store):
         attributes = opened(grid.path).attrs
         assert attributes["spec"] == Spec.model_validate(GRID).canonical()
@@ -358,11 +402,13 @@ class TestWriting:
 
 
 class TestDamage:
-    def test_a_flipped_bit_is_noticed_in_every_file_of_numbers(self, grid: Store, grid_dataset: xr.Dataset):
+    def test_a_flipped_bit_is_noticed_in_every_file_of_numbers(self, tmp_path: Path, cut: None, grid_dataset: xr.Dataset):
+        grid = create(tmp_path / "s.zarr", GRID)
         for block in grid.pending_blocks():
             grid.write(block, made_up(grid_dataset, block))
         numbers = np.random.default_rng(0)
-        files = [path for path in grid.path.rglob("*") if path.is_file() and path.name != "zarr.json"]
+        arrays = dict(zarr.open_group(grid.path, mode="r").arrays())
+        files = sorted(path for path in grid.path.rglob("*") if path.is_file() and path.name != "zarr.json")
         assert len(files) > 60
         for path in files:
             content = path.read_bytes()
@@ -370,9 +416,12 @@ class TestDamage:
             flipped[numbers.integers(len(content))] ^= 1 << numbers.integers(8)
             path.write_bytes(flipped)
             with pytest.raises(ValueError, match="checksum"):
-                xr.open_zarr(grid.path, chunks=None)[path.relative_to(grid.path).parts[0]].load()
+                arrays[path.relative_to(grid.path).parts[0]][...]
             path.write_bytes(content)
-        opened(grid.path)
+        found = opened(grid.path)
+        for block in blocks((3, 2, 2, 2), CHUNK):
+            for name, values in made_up(grid_dataset, block).items():
+                np.testing.assert_array_equal(found[name].values[block.region].ravel(), values.ravel())
 
 
 class TestCreation:
