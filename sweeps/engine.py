@@ -101,6 +101,7 @@ def _open(sweep: Sweep, path: Path, batch: int | None, fresh: bool, resume: bool
             raise store.StoreError(
                 f"{path}: was begun with --batch {begun_with}; leave out --batch to go on, or --fresh to start again"
             )
+        store.remove_leftovers(path)
         return target
     _check_disk(sweep, path)
     attributes = {

@@ -1,7 +1,8 @@
 """The zarr store of a sweep. The only module that writes one.
 
 A store is created whole and labelled under another name, then moved into place. It is filled block by block; a block is one file
-of every variable, written by one writer, `status` last. So whatever happens, `status` says what is done.
+of every variable, written by one writer. `status` comes last, when everything else is on the disk. So whatever happens, a power cut
+included, `status` says what is done.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from sweeps.dataset import EXACT, PARAMETERS, STATUS, STATUSES, Variable, variables
+from sweeps.durable import make_folder, synchronise, synchronise_one
 from sweeps.rounding import rounded
 from sweeps.sampling import Design
 from sweeps.spec import Spec, differing_keys
@@ -132,8 +134,10 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._group = zarr.open_group(path, mode="r+", use_consolidated=False)
-        self._arrays: dict[str, zarr.Array] = dict(self._group.arrays())
+        # also what is all NaN becomes a file, so that a file that is missing is known to be
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            self._group = zarr.open_group(path, mode="r+", use_consolidated=False)
+            self._arrays: dict[str, zarr.Array] = dict(self._group.arrays())
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -150,30 +154,39 @@ class Store:
         return [block for block in blocks(status.shape, status.shards or status.chunks) if not done[block.region].all()]
 
     def write(self, block: Block, results: Mapping[str, np.ndarray]) -> None:
-        """Fills one block with results [games, …], `status` last."""
-        for name in sorted(results, key=lambda name: name == "status"):
-            array = self._arrays[name]
-            box = tuple(part.stop - part.start for part in block.region)
-            values = results[name].reshape(*box, *array.shape[len(box) :])
-            if isinstance(precision := array.attrs.get("precision"), float):
-                values = rounded(values.astype(np.float64), precision)
-            array[block.region] = values.astype(array.dtype)
+        """Fills one block with results [games, …]: `status` when all others are on the disk."""
+        others = [name for name in results if name != "status"]
+        for names in (others, ["status"]):
+            synchronise([self._write(block, self._arrays[name], results[name]) for name in names], self.path)
+
+    def _write(self, block: Block, array: zarr.Array, values: np.ndarray) -> Path:
+        """Fills one block of one variable; the file that it is in."""
+        box = tuple(part.stop - part.start for part in block.region)
+        inner = array.shape[len(box) :]
+        values = values.reshape(*box, *inner)
+        if isinstance(precision := array.attrs.get("precision"), float):
+            values = rounded(values.astype(np.float64), precision)
+        array[block.region] = values.astype(array.dtype)
+        place = [part.start // length for part, length in zip(block.region, array.shards or array.chunks, strict=False)]
+        return self.path / array.path / array.metadata.encode_chunk_key((*place, *[0] * len(inner)))
 
     def update_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Adds attributes of the whole; this drops the consolidated metadata."""
         self._group.attrs.update(attributes)
+        synchronise([self.path / "zarr.json"], self.path)
 
     def consolidate(self) -> None:
         """Makes the consolidated metadata where there is none."""
         if zarr.open_group(self.path, mode="r").metadata.consolidated_metadata is None:
             _consolidate(self.path)
+            synchronise([self.path / "zarr.json"], self.path)
 
 
 def create(path: Path, spec: Spec, design: Design, labels: Labels, block: tuple[int, ...], attributes: Mapping[str, Any]) -> Store:
     """A whole, labelled, empty store at `path`. Until it is complete it has another name, so none is ever found half made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.new")
-    shutil.rmtree(unfinished, ignore_errors=True)
+    make_folder(path.parent)
+    remove_leftovers(path)
+    unfinished = _unfinished(path)
     group = zarr.create_group(unfinished, attributes={"mfgsweep_format": FORMAT, **attributes, "spec": spec.canonical()})
     _write_coordinates(group, spec, design, labels)
     for variable in variables(spec):
@@ -184,7 +197,9 @@ def create(path: Path, spec: Spec, design: Design, labels: Labels, block: tuple[
     flags = {"flag_values": list(range(len(STATUSES))), "flag_meanings": " ".join(STATUSES)}
     _create_result(group, STATUS, "int8", 0, flags, design, labels, block)
     _consolidate(unfinished)
+    synchronise((file for file in unfinished.rglob("*") if file.is_file()), unfinished)
     unfinished.rename(path)
+    synchronise_one(path.parent)
     return Store(path)
 
 
@@ -297,7 +312,25 @@ def delete(path: Path) -> None:
         StoreError: what is there is no such store.
     """
     open_existing(path)
-    trash = path.with_name(f".{path.name}.old")
-    shutil.rmtree(trash, ignore_errors=True)
-    path.rename(trash)  # a deletion that is interrupted must not leave half a store at its path
-    shutil.rmtree(trash)
+    remove_leftovers(path)
+    path.rename(_deleted(path))  # a deletion that is interrupted must not leave half a store at its path
+    remove_leftovers(path)
+
+
+def _unfinished(path: Path) -> Path:
+    """Where a store is until it is complete."""
+    return path.with_name(f".{path.name}.new")
+
+
+def _deleted(path: Path) -> Path:
+    """Where a store is while it is being deleted."""
+    return path.with_name(f".{path.name}.old")
+
+
+def remove_leftovers(path: Path) -> None:
+    """What creations, deletions and writes that were killed have left of the store at `path`. Nobody else may be writing it."""
+    for folder in (_unfinished(path), _deleted(path)):
+        if folder.exists():
+            shutil.rmtree(folder)
+    for file in path.rglob("*.partial"):
+        file.unlink()

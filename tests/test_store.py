@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mfg_jax as mfg
-from sweeps import dataset, store
+from sweeps import dataset, durable, store
 from sweeps.rounding import rounded
 from sweeps.sampling import design
 from sweeps.schema import Spec
@@ -346,6 +346,42 @@ class TestWriting:
         assert sorted(written) == sorted(map(str, grid_dataset.data_vars))
         assert written[-1] == "status"
 
+    def test_status_is_written_when_all_else_is_on_the_disk(
+        self, grid: Store, grid_dataset: xr.Dataset, monkeypatch: pytest.MonkeyPatch
+    ):
+        """As if the power could be cut at any moment: what is not synchronised would be lost."""
+        safe: set[Path] = set()
+        write, synchronise_one = zarr.Array.__setitem__, durable.synchronise_one
+        block = grid.pending_blocks()[2]
+        before = {path for path in grid.path.rglob("*")}
+
+        def unsafe() -> set[Path]:
+            new = set(grid.path.rglob("*")) - before
+            return (new | {path.parent for path in new}) - safe
+
+        def watched(array: zarr.Array, region: Any, values: Any) -> None:
+            assert not (array.basename == "status" and unsafe())
+            write(array, region, values)
+            folders = {folder for folder in (grid.path / array.basename).rglob("*") if folder.is_dir()}
+            safe.difference_update(folders)
+
+        def synchronised(path: Path) -> None:
+            synchronise_one(path)
+            safe.add(path)
+
+        monkeypatch.setattr(zarr.Array, "__setitem__", watched)
+        monkeypatch.setattr(durable, "synchronise_one", synchronised)
+        grid.write(block, made_up(grid_dataset, block))
+        files = {path for path in safe if path.is_file()}
+        assert len(files) == len(grid_dataset.data_vars)
+        assert not unsafe()
+
+    def test_what_is_nan_throughout_is_written_too(self, grid: Store, grid_dataset: xr.Dataset):
+        block = grid.pending_blocks()[0]
+        missing = {name: np.full_like(v, np.nan) if v.dtype.kind == "f" else v for name, v in made_up(grid_dataset, block).items()}
+        grid.write(block, missing)
+        assert all((grid.path / name / "c").is_dir() for name in missing)
+
     @pytest.mark.parametrize("failing", ["mean_spread", "value", "d_mean_spread", "status"])
     def test_a_block_whose_write_fails_stays_pending(
         self, grid: Store, grid_dataset: xr.Dataset, monkeypatch: pytest.MonkeyPatch, failing: str
@@ -452,6 +488,35 @@ class TestCreation:
         assert not path.exists()
         create(path, GRID)
         assert list(tmp_path.iterdir()) == [path]
+
+    def test_what_was_killed_leaves_nothing(self, grid: Store):
+        left = [grid.path / "value" / "0.12ab.partial", grid.path / "zarr.34cd.partial"]
+        for folder in (".grid.zarr.new", ".grid.zarr.old"):
+            create(grid.path.with_name(folder), GRID)
+        for path in left:
+            path.write_text("half a fi")
+        before = set(grid.path.rglob("*")) - set(left)
+        store.remove_leftovers(grid.path)
+        assert set(grid.path.rglob("*")) == before
+        assert list(grid.path.parent.iterdir()) == [grid.path]
+
+    def test_a_new_store_is_on_the_disk_before_it_has_its_name(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        safe: set[Path] = set()
+        rename, synchronise_one = Path.rename, durable.synchronise_one
+
+        def watched(path: Path, target: Path) -> Path:
+            assert {path, *path.rglob("*")} <= safe
+            return rename(path, target)
+
+        def synchronised(path: Path) -> None:
+            synchronise_one(path)
+            safe.add(path)
+
+        monkeypatch.setattr(Path, "rename", watched)
+        for module in (durable, store):
+            monkeypatch.setattr(module, "synchronise_one", synchronised)
+        create(tmp_path / "a" / "b" / "s.zarr", GRID)
+        assert {tmp_path, tmp_path / "a", tmp_path / "a" / "b"} <= safe
 
     def test_folders_above_are_made(self, tmp_path: Path):
         assert create(tmp_path / "a" / "b" / "s.zarr", GRID).path.is_dir()

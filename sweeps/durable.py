@@ -1,0 +1,32 @@
+"""What was written stays written, also when the machine loses its power the next moment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def synchronise(files: Iterable[Path], root: Path) -> None:
+    """Waits until files, and the folders from theirs up to `root` that lead to them, are on the disk."""
+    files = list(files)
+    folders = {folder for file in files for folder in file.parents if folder.is_relative_to(root)}
+    for path in [*files, *sorted(folders)]:
+        synchronise_one(path)
+
+
+def synchronise_one(path: Path) -> None:
+    """Waits until a file's content, or a folder's names, are on the disk."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def make_folder(path: Path) -> None:
+    """A folder and those above it, where they are not there, on the disk."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        synchronise_one(folder.parent)
