@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sweeps import runtime, store
+from sweeps import lock, runtime, store
 from sweeps.dataset import STATUSES
 from sweeps.one_by_one import solve_one_by_one
 from sweeps.side_by_side import solve_side_by_side
@@ -75,18 +75,23 @@ def run(
         report: called after every batch. stop: set it to stop after the batches and the write in flight.
 
     Raises:
-        StoreError: the store cannot be used as asked. Interrupted: `stop` was set before the end.
+        StoreError: the store cannot be used as asked, or another run fills it. Interrupted: `stop` was set before the end.
     """
     runtime.configure()
     sweep = Sweep(spec)
-    target = _open(sweep, path, batch, fresh, resume)
-    batch = int(target.attributes["batch"])
-    progress = _progress_of(target)
-    _fill(Solver(sweep, batch), target, progress, report, stop or threading.Event())
-    if "finished" not in target.attributes:
-        speed = progress.points_per_second if progress.done else None
-        target.update_attributes({"finished": datetime.now(UTC).isoformat(timespec="seconds"), "points_per_second": speed})
-    target.consolidate()
+    if resume:
+        store.open_existing(path)
+    elif fresh or not path.exists():
+        _check_disk(sweep, path)
+    with lock.hold(path) as held:
+        target = _open(sweep, path, batch, fresh, resume)
+        batch = int(target.attributes["batch"])
+        progress = _progress_of(target)
+        _fill(Solver(sweep, batch), target, held, progress, report, stop or threading.Event())
+        if "finished" not in target.attributes:
+            speed = progress.points_per_second if progress.done else None
+            target.update_attributes({"finished": datetime.now(UTC).isoformat(timespec="seconds"), "points_per_second": speed})
+        target.consolidate()
     return progress
 
 
@@ -101,9 +106,11 @@ def _open(sweep: Sweep, path: Path, batch: int | None, fresh: bool, resume: bool
             raise store.StoreError(
                 f"{path}: was begun with --batch {begun_with}; leave out --batch to go on, or --fresh to start again"
             )
+        if target.pending_blocks():
+            circumstances = (runtime.what_decides_numbers(about) for about in (target.attributes, runtime.provenance()))
+            store.check_same_circumstances(target, *circumstances)
         store.remove_leftovers(path)
         return target
-    _check_disk(sweep, path)
     attributes = {
         "title": "Equilibria of competing market makers",
         "spec_hash": sweep.spec.hash(),
@@ -121,7 +128,8 @@ def _check_disk(sweep: Sweep, path: Path) -> None:
     Raises:
         StoreError: the results would not fit.
     """
-    needed, free = sweep.bytes_on_disk(), runtime.free_disk(path)
+    replaced = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    needed, free = sweep.bytes_on_disk(), runtime.free_disk(path) + replaced
     if needed > free:
         advice = "sweep less, store less (outputs: surfaces, paths, dtype float32), or choose another disk"
         raise store.StoreError(f"{path}: needs up to {runtime.readable(needed)} and {runtime.readable(free)} are free; {advice}")
@@ -134,13 +142,18 @@ def _progress_of(target: store.Store) -> Progress:
 
 
 def _fill(
-    solver: Solver, target: store.Store, progress: Progress, report: Callable[[Progress], None], stop: threading.Event
+    solver: Solver,
+    target: store.Store,
+    held: lock.Lock,
+    progress: Progress,
+    report: Callable[[Progress], None],
+    stop: threading.Event,
 ) -> None:
     """Solves the games of all pending blocks, and writes each block when its last game is done."""
     report(progress)
     if not (blocks := target.pending_blocks()):
         return
-    begun = time.perf_counter()
+    begun = block_before = time.perf_counter()
     games = (several for block in blocks for several in solver.sweep.games(block.start, block.stop))
     under_way = _BlocksUnderWay(blocks)
     with closing(solve(solver, games)) as solved:
@@ -150,8 +163,11 @@ def _fill(
             progress.seconds = time.perf_counter() - begun
             report(progress)
             for block, whole in complete:
+                held.check()
                 with solver.stopwatch.on(Activity.WRITE):
+                    target.write_seconds(block, time.perf_counter() - block_before)
                     target.write(block, whole)
+                block_before = time.perf_counter()
             if stop.is_set() and under_way:
                 raise Interrupted
     progress.seconds = time.perf_counter() - begun

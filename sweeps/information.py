@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from sweeps.dataset import STATUSES
-from sweeps.store import open_existing
+from sweeps.runtime import duration
+from sweeps.store import Store, open_existing
 
 
 def lines(path: Path) -> list[str]:
@@ -37,10 +38,21 @@ def lines(path: Path) -> list[str]:
         f"batch       {about['batch']} games",
         f"started     {about['started']}",
         f"finished    {about.get('finished', 'not yet: run the same command again to go on')}",
+        *_time_of_blocks(store),
         f"device      {about['device']}",
+        f"solved in   {'float64' if about.get('x64', True) else 'float32'}",
         f"versions    {versions}",
-        f"revision    {about['git_revision']}",
+        f"revision    {about['git_revision']}{', with changes' if about.get('git_dirty') else ''}",
+        f"source      {about.get('source_digest', 'of unknown digest')}",
     ]
+
+
+def _time_of_blocks(store: Store) -> list[str]:
+    seconds = store.seconds()
+    if not seconds.size:
+        return []
+    mean, longest = duration(seconds.mean()), duration(seconds.max())
+    return [f"time        {duration(seconds.sum())} for {seconds.size} blocks, {mean} on average, {longest} at most"]
 
 
 def _extent(axis: list[Any] | dict[str, Any]) -> str:

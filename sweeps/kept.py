@@ -17,8 +17,6 @@ from jax.experimental import serialize_executable
 from jax.experimental.compilation_cache import compilation_cache
 from jax.stages import Compiled
 
-import mfg_jax
-import sweeps
 from sweeps import runtime
 
 MOST_BYTES = 2_000_000_000
@@ -92,13 +90,9 @@ def _forget_the_oldest(folder: Path) -> None:
 @cache
 def _code_and_machine() -> str:
     """What is compiled, and for what: all that stays the same in a process."""
-    code = hashlib.sha256()
-    for package in (mfg_jax, sweeps):
-        for path in sorted(Path(str(package.__file__)).parent.glob("*.py")):
-            code.update(path.read_bytes())
     device = jax.devices()[0]
     machine = (device.client.platform_version, device.device_kind, jax.device_count(), _instructions())
-    return repr((code.hexdigest(), runtime.versions(), machine))
+    return repr((runtime.source_digest(), runtime.versions(), machine))
 
 
 def _instructions() -> str:

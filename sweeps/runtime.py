@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import platform
@@ -9,6 +10,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -145,11 +148,32 @@ def core_count() -> int:
 
 def git_revision() -> str | None:
     """The revision of the source that runs; None where it is no checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    return _git("rev-parse", "HEAD")
+
+
+def differs_from_revision() -> bool:
+    """Whether the source that runs has changes that its revision does not have."""
+    return bool(_git("status", "--porcelain", "--untracked-files=no"))
+
+
+def _git(*arguments: str) -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+@cache
+def source_digest() -> str:
+    """Of the code that runs, whatever its version says."""
+    import mfg_jax
+
+    code = hashlib.sha256()
+    for package in (Path(mfg_jax.__file__).parent, Path(__file__).parent):
+        for path in sorted(package.glob("*.py")):
+            code.update(path.read_bytes())
+    return code.hexdigest()
 
 
 def versions() -> dict[str, str]:
@@ -169,9 +193,20 @@ def provenance() -> dict[str, Any]:
 
     return {
         "versions": versions(),
-        "device": f"{jax.default_backend()}: {device_name()}",
+        "source_digest": source_digest(),
         "git_revision": git_revision() or "none",
+        "git_dirty": differs_from_revision(),
+        "device": f"{jax.default_backend()}: {device_name()}",
+        "device_kind": jax.devices()[0].device_kind,
+        "x64": jax.config.values["jax_enable_x64"],
     }
+
+
+def what_decides_numbers(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a provenance without which the same spec may have other numbers, each part by a name for people."""
+    versions = {f"version of {name}": provenance["versions"][name] for name in ("mfg-jax", "jax", "jaxlib")}
+    parts = {"digest of the source": "source_digest", "kind of device": "device_kind", "float64": "x64"}
+    return versions | {name: provenance.get(key) for name, key in parts.items()}
 
 
 def readable(size: float) -> str:

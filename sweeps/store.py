@@ -27,6 +27,8 @@ from sweeps.sampling import Design
 from sweeps.spec import Spec, differing_keys
 
 FORMAT = 2
+SECONDS = "blocks/seconds"
+"""What each block took: in a group of its own, as it is about the run and not about games, so that xarray does not show it."""
 CODECS = (BloscCodec(cname="lz4", shuffle="shuffle"), Crc32cCodec())
 """Of every array. Without a checksum, a bit that flips on the disk is read as another number, and nobody notices."""
 LARGEST_FILE_BYTES = 64_000_000
@@ -45,6 +47,7 @@ class StoreError(ValueError):
 class Block:
     """The points start … stop − 1 of the design, which are the box `region` of the results: one file of each variable."""
 
+    number: int
     start: int
     stop: int
     region: tuple[slice, ...]
@@ -122,10 +125,10 @@ def blocks(shape: tuple[int, ...], block: tuple[int, ...]) -> Iterator[Block]:
     """The blocks of shape `block`, in the order of their points."""
     corners = (range(0, length, step) for length, step in zip(shape, block, strict=True))
     start = 0
-    for corner in itertools.product(*corners):
+    for number, corner in enumerate(itertools.product(*corners)):
         region = tuple(slice(low, min(low + step, n)) for low, step, n in zip(corner, block, shape, strict=True))
         stop = start + math.prod(part.stop - part.start for part in region)
-        yield Block(start, stop, region)
+        yield Block(number, start, stop, region)
         start = stop
 
 
@@ -147,6 +150,13 @@ class Store:
         """Of all points, in the sweep's shape."""
         return np.asarray(self._arrays["status"][...])
 
+    def seconds(self) -> np.ndarray:
+        """That each block took, of those that are done; none of a store of format 1."""
+        if not (self.path / SECONDS).exists():
+            return np.empty(0)
+        seconds = np.asarray(zarr.open_array(self.path / SECONDS, mode="r")[...])
+        return seconds[np.isfinite(seconds)]
+
     def pending_blocks(self) -> list[Block]:
         """The blocks of which some point is not done."""
         status = self._arrays["status"]
@@ -158,6 +168,12 @@ class Store:
         others = [name for name in results if name != "status"]
         for names in (others, ["status"]):
             synchronise([self._write(block, self._arrays[name], results[name]) for name in names], self.path)
+
+    def write_seconds(self, block: Block, seconds: float) -> None:
+        """What a block took: written before the block, so that each that is done has it."""
+        array = zarr.open_array(self.path / SECONDS, mode="r+")
+        array[block.number] = seconds
+        synchronise([self.path / SECONDS / array.metadata.encode_chunk_key((block.number,))], self.path)
 
     def _write(self, block: Block, array: zarr.Array, values: np.ndarray) -> Path:
         """Fills one block of one variable; the file that it is in."""
@@ -196,6 +212,11 @@ def create(path: Path, spec: Spec, design: Design, labels: Labels, block: tuple[
         _create_result(group, variable, spec.outputs.dtype, float("nan"), about, design, labels, block)
     flags = {"flag_values": list(range(len(STATUSES))), "flag_meanings": " ".join(STATUSES)}
     _create_result(group, STATUS, "int8", 0, flags, design, labels, block)
+    count = sum(1 for _ in blocks(design.shape, block))
+    about = {"units": "s", "long_name": "wall time from the block before, or the start of a run"}
+    group.create_array(
+        SECONDS, shape=(count,), chunks=(1,), dtype="float64", compressors=CODECS, fill_value=float("nan"), attributes=about
+    )
     _consolidate(unfinished)
     synchronise((file for file in unfinished.rglob("*") if file.is_file()), unfinished)
     unfinished.rename(path)
@@ -294,6 +315,21 @@ def check_same_spec(store: Store, spec: Spec) -> None:
         lines = [f"  {key}: {_brief(old)} in the store, {_brief(new)} in the grid file" for key, old, new in differences]
         advice = "Choose another --out, or --fresh to delete the store and start again."
         raise StoreError("\n".join([f"{store.path}: was made by another spec:", *lines, advice]))
+
+
+def check_same_circumstances(store: Store, found: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuses to go on with a store that was begun where the same spec may have other numbers.
+
+    Args:
+        found, now: what decides numbers, in the store and here, by names for people.
+
+    Raises:
+        StoreError: with all that differs.
+    """
+    if differences := differing_keys(dict(found), dict(now)):
+        lines = [f"  {key}: {_brief(old)} in the store, {_brief(new)} here" for key, old, new in differences]
+        advice = "Go on with the installation that began it, choose another --out, or --fresh to delete the store and start again."
+        raise StoreError("\n".join([f"{store.path}: was begun where numbers may come out differently:", *lines, advice]))
 
 
 def _brief(value: object) -> str:

@@ -1,6 +1,7 @@
 """The commands of `mfgsweep`: what they print, how they exit, what they leave behind."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -19,7 +20,7 @@ import xarray as xr
 from jax.errors import JaxRuntimeError
 from typer.testing import CliRunner, Result
 
-from sweeps import cli, diagnosis, engine, reporting, runtime, store
+from sweeps import cli, diagnosis, engine, lock, reporting, runtime, store
 from sweeps.dataset import open_store
 from sweeps.engine import Progress
 from sweeps.export import WRITERS
@@ -224,6 +225,13 @@ def test_a_store_that_does_not_fit_is_not_begun(folder: Path, monkeypatch: pytes
     message = refusal("run", "grid.yaml")
     assert "results/sweep.zarr: needs up to" in message and "1 kB are free; sweep less, store less" in message
     assert below(folder) == ["grid.yaml"]
+
+
+def test_a_store_that_another_run_fills(folder: Path):
+    with lock.hold(folder / "results" / "sweep.zarr"):
+        message = refusal("run", "grid.yaml")
+    assert f"results/sweep.zarr: another run fills it: process {os.getpid()} on " in message
+    assert below(folder) == ["grid.yaml", "results"]
 
 
 class TestInterrupt:
@@ -479,7 +487,11 @@ class TestInfo:
             f"started     {attributes['started']}",
             f"finished    {attributes['finished']}",
             f"device      {attributes['device']}",
+            "solved in   float64",
+            f"source      {attributes['source_digest']}",
         } <= set(lines)
+        assert any(re.fullmatch(r"time        .* for 3 blocks, .* on average, .* at most", line) for line in lines)
+        assert any(re.fullmatch(r"revision    \w+(, with changes)?", line) for line in lines)
         assert any("parameters  eta 0.01, k 1.5" in line for line in lines)
         assert not any("pending" in line for line in lines)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -26,7 +28,7 @@ import mfg_jax as mfg
 from mfg_jax import krylov
 from mfg_jax.equilibrium import solve_along_path
 from mfg_jax.parameters import as_scalars
-from sweeps import engine, runtime, store
+from sweeps import engine, information, lock, runtime, store
 from sweeps.dataset import SCALARS, STATUSES, open_store
 from sweeps.engine import Interrupted, Progress
 from sweeps.programs import Way
@@ -587,8 +589,10 @@ class TestResuming:
         assert (half["status"].values.ravel() != 0).tolist() == [True] * stored + [False] * (POINTS - stored)
         assert half["iterations"].notnull().sum() == stored
         assert "finished" not in half.attrs
+        (path / "value" / "0.12ab.partial").write_text("half a fi")
         progress = run(make(WILD), path, batch=None)
         assert (progress.points, progress.done_before, progress.done) == (POINTS, stored, POINTS - stored)
+        assert list(tmp_path.iterdir()) == [path] and not list(path.rglob("*.partial"))
         assert progress.statuses.total() == POINTS
         assert_same_bits(loaded(path), whole)
 
@@ -712,6 +716,42 @@ class TestRefusals:
         message = self.refuse(path, make(WILD), batch=batch)
         assert message == f"{path}: was begun with --batch 7; leave out --batch to go on, or --fresh to start again"
 
+    @pytest.mark.parametrize(
+        ("change", "line"),
+        [
+            ({"versions": runtime.versions() | {"jax": "0.1"}}, f"version of jax: {version('jax')} in the store, 0.1 here"),
+            ({"source_digest": "abc"}, f"digest of the source: {runtime.source_digest()} in the store, abc here"),
+            ({"device_kind": "H200"}, "kind of device: cpu in the store, H200 here"),
+            ({"x64": False}, "float64: True in the store, False here"),
+        ],
+    )
+    def test_where_numbers_may_differ(self, path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], line: str):
+        here = runtime.provenance()
+        monkeypatch.setattr(runtime, "provenance", lambda: here | change)
+        assert self.refuse(path, make(WILD)).splitlines() == [
+            f"{path}: was begun where numbers may come out differently:",
+            f"  {line}",
+            "Go on with the installation that began it, choose another --out, or --fresh to delete the store and start again.",
+        ]
+
+    def test_a_store_of_an_older_format_is_read_and_not_gone_on_with(self, path: Path):
+        attributes = json.loads((path / "zarr.json").read_text())
+        for key in ("source_digest", "device_kind", "x64"):
+            del attributes["attributes"][key]
+        attributes["attributes"]["mfgsweep_format"] = 1
+        (path / "zarr.json").write_text(json.dumps(attributes))
+        shutil.rmtree(path / "blocks")
+        message = self.refuse(path, make(WILD))
+        assert f"digest of the source: absent in the store, {runtime.source_digest()} here" in message
+        assert f"progress    {BLOCK} of {POINTS} games (33.3 %)" in information.lines(path)
+        assert (loaded(path)["status"] != 0).sum() == BLOCK
+
+    def test_what_changes_no_number_may_differ(self, path: Path, monkeypatch: pytest.MonkeyPatch):
+        elsewhere = {"versions": runtime.versions() | {"python": "3", "xarray": "1", "zarr": "4"}, "device": "cpu: another"}
+        here = runtime.provenance()
+        monkeypatch.setattr(runtime, "provenance", lambda: here | elsewhere | {"git_revision": "none", "git_dirty": True})
+        assert run(make(WILD), path).done == POINTS - BLOCK
+
     def test_left_out_the_batch_is_that_of_the_store(self, path: Path):
         seen: list[int] = []
         run(make(WILD), path, batch=None, report=lambda progress: seen.append(progress.done))
@@ -719,6 +759,19 @@ class TestRefusals:
 
     def test_what_decides_no_result_may_change(self, path: Path):
         assert run(make(WILD, store="elsewhere.zarr"), path).done == POINTS - BLOCK
+
+    @pytest.mark.parametrize("fresh", [False, True])
+    def test_a_store_that_another_run_fills(self, path: Path, fresh: bool):
+        with lock.hold(path, "1/4"):
+            message = self.refuse(path, make(WILD), fresh=fresh)
+        assert f"another run fills it (share 1/4): process {os.getpid()} on " in message
+
+    def test_a_lock_that_is_lost_stops_the_run(self, path: Path):
+        def lose(progress: Progress) -> None:
+            for file in path.parent.glob(".s.zarr.lock-*"):
+                file.unlink()
+
+        assert "this run's lock is gone" in self.refuse(path, make(WILD), report=lose)
 
     def test_resuming_what_is_not_there(self, tmp_path: Path):
         with pytest.raises(StoreError, match="no such store"):
@@ -760,7 +813,25 @@ class TestProvenance:
         assert attributes["points_per_second"] > 0
         assert attributes["versions"].keys() >= {"python", "mfg-jax", "jax", "jaxlib", "numpy", "xarray", "zarr"}
         assert attributes["device"].startswith(jax.default_backend())
-        assert attributes["git_revision"]
+        assert attributes["device_kind"] == jax.devices()[0].device_kind
+        assert attributes["x64"] is True
+        assert attributes["git_revision"] and isinstance(attributes["git_dirty"], bool)
+        assert re.fullmatch("[0-9a-f]{64}", attributes["source_digest"])
+
+    def test_what_each_block_took(self, path: Path):
+        before = store.open_existing(path).seconds()
+        assert before.shape == (1,)
+        progress = run(make(WILD), path)
+        seconds = store.open_existing(path).seconds()
+        assert seconds[0] == before[0]
+        assert (seconds > 0).all() and seconds.shape == (3,)
+        assert seconds[1:].sum() < progress.seconds
+
+    def test_the_digest_is_that_of_the_code(self, monkeypatch: pytest.MonkeyPatch):
+        read, changed = Path.read_bytes, Path(str(mfg.__file__)).with_name("hjb.py")
+        as_it_is = runtime.source_digest.__wrapped__()
+        monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + b"\n" * (path == changed))
+        assert as_it_is == runtime.source_digest() != runtime.source_digest.__wrapped__()
 
     def test_coordinates(self, whole: xr.Dataset):
         for name, values in WILD["sweep"].items():
