@@ -90,3 +90,9 @@ def test_the_check_of_branches_counts_every_game() -> None:
     counts = rows("check_branch.py", "--games", "4")
     assert sum(int(row[1]) for row in counts) == 4
     assert all(int(row[3]) == 0 for row in counts[:3])
+
+
+def test_runs_that_are_killed_lose_nothing() -> None:
+    ((runs, kills, *moments, lost, wrong, stuck),) = rows("torture_store.py", "--runs", "3")
+    assert (runs, lost, wrong, stuck) == ("3", "0", "0", "0")
+    assert int(kills) == sum(map(int, moments)) >= 3
