@@ -65,7 +65,7 @@ def _batch(text: str) -> int | None:
 
 @contextmanager
 def _stop_on_interrupt() -> Iterator[threading.Event]:
-    """The first Ctrl-C asks the run to stop after what is in flight; the second stops at once."""
+    """The first Ctrl-C or SIGTERM asks the run to stop after what is in flight; the second stops at once."""
     stop = threading.Event()
 
     def ask(number: int, frame: object) -> None:
@@ -77,11 +77,23 @@ def _stop_on_interrupt() -> Iterator[threading.Event]:
         stop.set()
         os.write(2, b"mfgsweep: stopping after the batches and the write in flight; press Ctrl-C again to stop at once\n")
 
-    before = signal.signal(signal.SIGINT, ask)
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _damage_is_told(store: Path) -> Iterator[None]:
+    """Numbers that are not as they were written end a command with one message."""
+    try:
+        yield
+    except ValueError as error:
+        if "checksum" not in str(error):
+            raise
+        raise _fail(f"{store}: is damaged: {error}") from None
 
 
 def _show_version(wanted: bool) -> None:
@@ -108,6 +120,7 @@ def run(
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 when a game did not converge.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    log: Annotated[Path | None, typer.Option(help="A file to add to what happens when, as one JSON object a line.")] = None,
 ) -> None:
     """Solve every game of a grid file into a zarr store. The same command goes on where an interrupted one stopped."""
     spec = _load(grid)
@@ -121,6 +134,7 @@ def run(
     from jax.errors import JaxRuntimeError
 
     from sweeps import engine, reporting, runtime
+    from sweeps.journal import Journal
     from sweeps.problems import brief
     from sweeps.store import StoreError
 
@@ -129,8 +143,8 @@ def run(
         runtime.configure(device)
         if (warning := runtime.idle_gpu()) and device is not Device.CPU:
             typer.echo(f"mfgsweep: {warning}", err=True)
-        with _stop_on_interrupt() as stop, reporter:
-            progress = engine.run(spec, path, size, fresh, resume, reporter.progress, stop)
+        with _stop_on_interrupt() as stop, _damage_is_told(path), reporter, Journal(log or Path(os.devnull)) as journal:
+            progress = engine.run(spec, path, size, fresh, resume, reporter.progress, stop, journal.write)
     except (StoreError, runtime.DeviceError, OSError) as error:
         raise _fail(error) from None
     except JaxRuntimeError as error:
@@ -140,7 +154,8 @@ def run(
     except engine.Interrupted:
         typer.echo(f"mfgsweep: interrupted; run the same command again to go on with {path}", err=True)
         raise typer.Exit(INTERRUPTED) from None
-    failed = _summarise(reporter, path, progress)
+    with _damage_is_told(path):
+        failed = _summarise(reporter, path, progress)
     if strict and failed:
         raise typer.Exit(SOME_FAILED)
 
@@ -210,8 +225,9 @@ def info(store: StorePath) -> None:
     from sweeps.store import StoreError
 
     try:
-        typer.echo("\n".join(information.lines(store)))
-    except StoreError as error:
+        with _damage_is_told(store):
+            typer.echo("\n".join(information.lines(store)))
+    except (StoreError, OSError) as error:
         raise _fail(error) from None
 
 
@@ -227,7 +243,7 @@ def export(
 
     try:
         open_existing(store)
-        with open_store(store) as dataset:
+        with _damage_is_told(store), open_store(store) as dataset:
             exporting.export(dataset, output)
     except (StoreError, exporting.ExportError, OSError) as error:
         raise _fail(error) from None
@@ -281,7 +297,7 @@ def sensitivity(
 
     try:
         open_existing(store)
-        with open_store(store) as dataset:
+        with _damage_is_told(store), open_store(store) as dataset:
             found = study.study(dataset, [name for name in metrics.split(",") if name])
         typer.echo(study.report(found))
         written = study.write(found, output, tables) if output else []

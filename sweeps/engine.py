@@ -40,7 +40,7 @@ class Progress:
     """Share of the lanes that no game used, where games were side by side; once the run has ended."""
 
     def count(self, statuses: np.ndarray) -> None:
-        self.statuses.update(STATUSES[code] for code in statuses.tolist())
+        self.statuses.update(_counts(statuses))
         self.done += statuses.size
 
     @property
@@ -66,6 +66,7 @@ def run(
     resume: bool = False,
     report: Callable[[Progress], None] = lambda progress: None,
     stop: threading.Event | None = None,
+    log: Callable[..., None] = lambda event, **fields: None,
 ) -> Progress:
     """Solves what is not done yet of a sweep, into the store at `path`.
 
@@ -73,6 +74,7 @@ def run(
         batch: games solved at once; None for what memory allows, or what the store was begun with.
         fresh: delete a store that is there. resume: insist that there is one.
         report: called after every batch. stop: set it to stop after the batches and the write in flight.
+        log: called with an event, and what there is to say of it, when the run starts, for every block, and at the end.
 
     Raises:
         StoreError: the store cannot be used as asked, or another run fills it. Interrupted: `stop` was set before the end.
@@ -83,15 +85,40 @@ def run(
         store.open_existing(path)
     elif fresh or not path.exists():
         _check_disk(sweep, path)
-    with lock.hold(path) as held:
-        target = _open(sweep, path, batch, fresh, resume)
-        batch = int(target.attributes["batch"])
-        progress = _progress_of(target)
-        _fill(Solver(sweep, batch), target, held, progress, report, stop or threading.Event())
-        if "finished" not in target.attributes:
-            speed = progress.points_per_second if progress.done else None
-            target.update_attributes({"finished": datetime.now(UTC).isoformat(timespec="seconds"), "points_per_second": speed})
-        target.consolidate()
+    try:
+        with lock.hold(path) as held:
+            target = _open(sweep, path, batch, fresh, resume)
+            return _complete(sweep, target, held, report, stop or threading.Event(), log)
+    except OSError as error:
+        raise store.explained(error, path) from error
+
+
+def _complete(
+    sweep: Sweep,
+    target: store.Store,
+    held: lock.Lock,
+    report: Callable[[Progress], None],
+    stop: threading.Event,
+    log: Callable[..., None],
+) -> Progress:
+    """Solves and writes what is not done, and says in the store that it is finished."""
+    solver = Solver(sweep, int(target.attributes["batch"]))
+    progress = _progress_of(target)
+    log("started", store=str(target.path), points=progress.points, done=progress.done_before, **runtime.provenance())
+
+    def write(block: store.Block, results: Results, seconds: float) -> None:
+        held.check()
+        with solver.stopwatch.on(Activity.WRITE):
+            target.write_seconds(block, seconds)
+            target.write(block, results)
+        log("block", points=[block.start, block.stop], statuses=_counts(results["status"]), seconds=seconds)
+
+    _fill(solver, target.pending_blocks(), write, progress, report, stop)
+    if "finished" not in target.attributes:
+        speed = progress.points_per_second if progress.done else None
+        target.update_attributes({"finished": datetime.now(UTC).isoformat(timespec="seconds"), "points_per_second": speed})
+    target.consolidate()
+    log("finished", points=progress.points, statuses=dict(progress.statuses), seconds=progress.seconds)
     return progress
 
 
@@ -136,23 +163,32 @@ def _check_disk(sweep: Sweep, path: Path) -> None:
 
 
 def _progress_of(target: store.Store) -> Progress:
-    counts = np.bincount(target.statuses().ravel(), minlength=len(STATUSES))
-    statuses = Counter({name: int(n) for name, n in zip(STATUSES, counts, strict=True) if n and name != "pending"})
-    return Progress(points=int(counts.sum()), done_before=statuses.total(), statuses=statuses)
+    statuses = _counts(target.statuses())
+    points = statuses.total()
+    del statuses["pending"]
+    return Progress(points=points, done_before=statuses.total(), statuses=statuses)
+
+
+def _counts(statuses: np.ndarray) -> Counter[str]:
+    """How many there are of each, by name."""
+    codes, counts = np.unique(statuses, return_counts=True)
+    return Counter({STATUSES[code]: count for code, count in zip(codes.tolist(), counts.tolist(), strict=True)})
 
 
 def _fill(
     solver: Solver,
-    target: store.Store,
-    held: lock.Lock,
+    blocks: Sequence[store.Block],
+    write: Callable[[store.Block, Results, float], None],
     progress: Progress,
     report: Callable[[Progress], None],
     stop: threading.Event,
 ) -> None:
     """Solves the games of all pending blocks, and writes each block when its last game is done."""
     report(progress)
-    if not (blocks := target.pending_blocks()):
+    if not blocks:
         return
+    if stop.is_set():
+        raise Interrupted
     begun = block_before = time.perf_counter()
     games = (several for block in blocks for several in solver.sweep.games(block.start, block.stop))
     under_way = _BlocksUnderWay(blocks)
@@ -163,10 +199,7 @@ def _fill(
             progress.seconds = time.perf_counter() - begun
             report(progress)
             for block, whole in complete:
-                held.check()
-                with solver.stopwatch.on(Activity.WRITE):
-                    target.write_seconds(block, time.perf_counter() - block_before)
-                    target.write(block, whole)
+                write(block, whole, time.perf_counter() - block_before)
                 block_before = time.perf_counter()
             if stop.is_set() and under_way:
                 raise Interrupted

@@ -7,7 +7,10 @@ included, `status` says what is done.
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import itertools
+import json
 import math
 import shutil
 import warnings
@@ -27,6 +30,7 @@ from sweeps.sampling import Design
 from sweeps.spec import Spec, differing_keys
 
 FORMAT = 2
+DIGEST = "attributes_digest"
 SECONDS = "blocks/seconds"
 """What each block took: in a group of its own, as it is about the run and not about games, so that xarray does not show it."""
 CODECS = (BloscCodec(cname="lz4", shuffle="shuffle"), Crc32cCodec())
@@ -137,6 +141,7 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._identity = self._identify()
         # also what is all NaN becomes a file, so that a file that is missing is known to be
         with zarr.config.set({"array.write_empty_chunks": True}):
             self._group = zarr.open_group(path, mode="r+", use_consolidated=False)
@@ -164,13 +169,34 @@ class Store:
         return [block for block in blocks(status.shape, status.shards or status.chunks) if not done[block.region].all()]
 
     def write(self, block: Block, results: Mapping[str, np.ndarray]) -> None:
-        """Fills one block with results [games, …]: `status` when all others are on the disk."""
+        """Fills one block with results [games, …]: `status` when all others are on the disk.
+
+        Raises:
+            StoreError: the store is no longer there. OSError: the disk is full, or fails.
+        """
+        self._check_it_is_there()
         others = [name for name in results if name != "status"]
         for names in (others, ["status"]):
             synchronise([self._write(block, self._arrays[name], results[name]) for name in names], self.path)
 
+    def _identify(self) -> tuple[int, int] | None:
+        """What tells this store from another at its path, by a file that never changes; None where there is none."""
+        try:
+            about = (self.path / "status" / "zarr.json").stat()
+        except FileNotFoundError:
+            return None
+        return about.st_ino, about.st_mtime_ns
+
+    def _check_it_is_there(self) -> None:
+        """Otherwise zarr would make the folders anew, without what was in them."""
+        if self._identify() != self._identity:
+            raise StoreError(
+                f"{self.path}: was removed, moved or replaced during the run; the same command begins anew where nothing is"
+            )
+
     def write_seconds(self, block: Block, seconds: float) -> None:
         """What a block took: written before the block, so that each that is done has it."""
+        self._check_it_is_there()
         array = zarr.open_array(self.path / SECONDS, mode="r+")
         array[block.number] = seconds
         synchronise([self.path / SECONDS / array.metadata.encode_chunk_key((block.number,))], self.path)
@@ -188,7 +214,7 @@ class Store:
 
     def update_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Adds attributes of the whole; this drops the consolidated metadata."""
-        self._group.attrs.update(attributes)
+        self._group.attrs.update(_with_digest({**self.attributes, **attributes}))
         synchronise([self.path / "zarr.json"], self.path)
 
     def consolidate(self) -> None:
@@ -203,7 +229,21 @@ def create(path: Path, spec: Spec, design: Design, labels: Labels, block: tuple[
     make_folder(path.parent)
     remove_leftovers(path)
     unfinished = _unfinished(path)
-    group = zarr.create_group(unfinished, attributes={"mfgsweep_format": FORMAT, **attributes, "spec": spec.canonical()})
+    about = _with_digest({"mfgsweep_format": FORMAT, **attributes, "spec": spec.canonical()})
+    try:
+        _write_template(zarr.create_group(unfinished, attributes=about), spec, design, labels, block)
+        _consolidate(unfinished)
+        synchronise((file for file in unfinished.rglob("*") if file.is_file()), unfinished)
+    except OSError:  # on a full disk it would be in the way
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    unfinished.rename(path)
+    synchronise_one(path.parent)
+    return Store(path)
+
+
+def _write_template(group: zarr.Group, spec: Spec, design: Design, labels: Labels, block: tuple[int, ...]) -> None:
+    """Everything but results."""
     _write_coordinates(group, spec, design, labels)
     for variable in variables(spec):
         about: dict[str, Any] = {"units": variable.units_in(spec.units.price, spec.units.time)}
@@ -212,16 +252,15 @@ def create(path: Path, spec: Spec, design: Design, labels: Labels, block: tuple[
         _create_result(group, variable, spec.outputs.dtype, float("nan"), about, design, labels, block)
     flags = {"flag_values": list(range(len(STATUSES))), "flag_meanings": " ".join(STATUSES)}
     _create_result(group, STATUS, "int8", 0, flags, design, labels, block)
-    count = sum(1 for _ in blocks(design.shape, block))
-    about = {"units": "s", "long_name": "wall time from the block before, or the start of a run"}
     group.create_array(
-        SECONDS, shape=(count,), chunks=(1,), dtype="float64", compressors=CODECS, fill_value=float("nan"), attributes=about
+        SECONDS,
+        shape=(sum(1 for _ in blocks(design.shape, block)),),
+        chunks=(1,),
+        dtype="float64",
+        compressors=CODECS,
+        fill_value=float("nan"),
+        attributes={"units": "s", "long_name": "wall time from the block before, or the start of a run"},
     )
-    _consolidate(unfinished)
-    synchronise((file for file in unfinished.rglob("*") if file.is_file()), unfinished)
-    unfinished.rename(path)
-    synchronise_one(path.parent)
-    return Store(path)
 
 
 def _write_coordinates(group: zarr.Group, spec: Spec, design: Design, labels: Labels) -> None:
@@ -290,18 +329,52 @@ def open_existing(path: Path) -> Store:
     """The store at `path`.
 
     Raises:
-        StoreError: there is none, it is something else, or it was made by a newer version.
+        StoreError: there is none, it is something else, it was made by a newer version, or what it says of itself is damaged.
     """
     if not path.exists():
         raise StoreError(f"{path}: no such store; `mfgsweep run GRID.yaml` makes one")
     try:
-        store = Store(path)
-        version = store.attributes["mfgsweep_format"]
-    except (FileNotFoundError, FileExistsError, NotADirectoryError, KeyError, ValueError):  # zarr's own errors are ValueErrors
+        whole = json.loads((path / "zarr.json").read_bytes())
+        attributes = whole["attributes"]
+        version = attributes["mfgsweep_format"]
+    except (FileNotFoundError, NotADirectoryError, KeyError, TypeError):
         raise StoreError(f"{path}: exists and is no store of mfgsweep; name another path") from None
+    except ValueError as error:
+        raise _damaged(path / "zarr.json", str(error)) from None
     if version > FORMAT:
         raise StoreError(f"{path}: was made by a newer mfg-jax (format {version}, this one knows {FORMAT}); update mfg-jax")
-    return store
+    if (version > 1 or DIGEST in attributes) and attributes != _with_digest(attributes):
+        raise _damaged(path / "zarr.json", f"its attributes do not match their {DIGEST}")
+    _check_description(path, whole)
+    try:
+        return Store(path)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(path / "zarr.json", str(error)) from None
+
+
+def _with_digest(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes with a digest of all others among them."""
+    others = {key: value for key, value in attributes.items() if key != DIGEST}
+    return others | {DIGEST: hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()}
+
+
+def _check_description(path: Path, whole: Mapping[str, Any]) -> None:
+    """Holds what the store's parts say of themselves against its consolidated copy: zarr keeps no checksum of either."""
+    copies = whole.get("consolidated_metadata", {"metadata": {}})["metadata"]
+    for name, copy in copies.items():
+        file = path / name / "zarr.json"
+        try:
+            own = json.loads(file.read_bytes())
+        except FileNotFoundError:
+            raise _damaged(file, "it is missing") from None
+        except ValueError as error:
+            raise _damaged(file, str(error)) from None
+        if own != {key: value for key, value in copy.items() if key != "consolidated_metadata"}:
+            raise _damaged(file, "it differs from its copy in the store's own zarr.json")
+
+
+def _damaged(file: Path, how: str) -> StoreError:
+    return StoreError(f"{file}: is damaged: {how}; restore it from a copy, or delete the store and begin again")
 
 
 def check_same_spec(store: Store, spec: Spec) -> None:
@@ -330,6 +403,13 @@ def check_same_circumstances(store: Store, found: Mapping[str, Any], now: Mappin
         lines = [f"  {key}: {_brief(old)} in the store, {_brief(new)} here" for key, old, new in differences]
         advice = "Go on with the installation that began it, choose another --out, or --fresh to delete the store and start again."
         raise StoreError("\n".join([f"{store.path}: was begun where numbers may come out differently:", *lines, advice]))
+
+
+def explained(error: OSError, path: Path) -> StoreError:
+    """What the disk refused, and that nothing that was done is lost."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    what = "the disk is full, or a limit is reached" if full else f"the disk refuses it: {error.strerror or error}"
+    return StoreError(f"{error.filename or path}: {what}; what was done is kept, and the same command goes on with it")
 
 
 def _brief(value: object) -> str:

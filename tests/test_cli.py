@@ -3,11 +3,14 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -232,6 +235,127 @@ def test_a_store_that_another_run_fills(folder: Path):
         message = refusal("run", "grid.yaml")
     assert f"results/sweep.zarr: another run fills it: process {os.getpid()} on " in message
     assert below(folder) == ["grid.yaml", "results"]
+
+
+class TestDisk:
+    def test_a_folder_that_cannot_be_written(self, folder: Path, monkeypatch: pytest.MonkeyPatch):
+        """Not even by the superuser."""
+        monkeypatch.setattr(runtime, "free_disk", lambda path: 1_000_000_000)
+        message = refusal("run", "grid.yaml", "--out", "/sys/s.zarr")
+        assert message.startswith("mfgsweep: /sys/.s.zarr.lock-")
+        assert message.endswith("; what was done is kept, and the same command goes on with it")
+
+    def test_files_of_limited_size(self, folder: Path):
+        """The tables and most variables fit, surfaces do not."""
+        limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, 12_000))\n"
+        ended = run_made_up(limit)
+        assert (ended.returncode, ended.stdout) == (2, "")
+        assert ended.stderr.count("\n") == 1
+        assert "results/sweep.zarr: the disk is full, or a limit is reached; what was done is kept" in ended.stderr
+        assert below(folder / "results") == []
+        assert run_made_up("").returncode == 0
+
+    @pytest.mark.parametrize("command", [["info"], ["export", "-o", "s.csv"], ["run", "grid.yaml", "--out"]])
+    @pytest.mark.parametrize("variable", ["status", "residual"])
+    def test_damage_is_told(self, folder: Path, finished: Path, command: list[str], variable: str):
+        path = shutil.copytree(finished, folder / "s.zarr")
+        for file in (path / variable / "c").rglob("*"):
+            if file.is_file():
+                file.write_bytes(file.read_bytes()[:-1] + b"\x00")
+        if command == ["info"] and variable == "residual":
+            assert mfgsweep(*command, path).exit_code == 0  # it does not look there
+            return
+        result = mfgsweep(*command, path)
+        assert result.exit_code == 2
+        assert result.stderr.startswith(f"mfgsweep: {path}: is damaged: Stored and computed checksum do not match")
+        assert result.stderr.count("\n") == 1
+
+
+class TestLog:
+    def test_a_run_that_is_interrupted_and_gone_on_with(self, folder: Path, monkeypatch: pytest.MonkeyPatch):
+        run_until(monkeypatch, BLOCK + 1, "--log", "run.log")
+        assert mfgsweep("run", "grid.yaml", "--log", "run.log").exit_code == 0
+        logged = [json.loads(line) for line in Path("run.log").read_text().splitlines()]
+        assert [event["event"] for event in logged] == ["started", "block", "interrupted", "started", "block", "block", "finished"]
+        times = [datetime.fromisoformat(event["time"]) for event in logged]
+        assert times == sorted(times)
+
+    def test_a_run_that_fails(self, folder: Path):
+        (folder / "results").mkdir()
+        (folder / "results" / "sweep.zarr").touch()
+        message = refusal("run", "grid.yaml", "--log", "run.log")
+        (event,) = (json.loads(line) for line in Path("run.log").read_text().splitlines())
+        assert event["event"] == "failed"
+        assert message == f"mfgsweep: {event['error']}"
+
+    def test_a_log_that_cannot_be_written(self, folder: Path):
+        assert "No such file or directory: 'no/run.log'" in refusal("run", "grid.yaml", "--log", "no/run.log")
+        assert refusal("run", "grid.yaml", "--log", "/dev/full").startswith("mfgsweep: /dev/full: the disk is full")
+
+
+MADE_UP = """
+import sys, time
+from sweeps import cli, engine, runtime, store
+from scripts import torture_store
+runtime.nvidia_driver = lambda: None
+store.games_per_block = lambda points, largest: 12
+engine.solve = torture_store.made_up
+torture_store.SECONDS_A_BATCH = float(sys.argv.pop(1))
+sys.argv[1:] = ["run", "grid.yaml", "--quiet", "--device", "cpu", "--log", "run.log"]
+cli.main()
+"""
+
+
+def begin_made_up(before: str, seconds_a_batch: float) -> subprocess.Popen[str]:
+    """`mfgsweep run`, whose games are not solved but made up, as another process."""
+    settings = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-c", before + MADE_UP, str(seconds_a_batch)]
+    return subprocess.Popen(command, env=settings, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def run_made_up(before: str) -> subprocess.CompletedProcess[str]:
+    with begin_made_up(before, 0.0) as process:
+        out, err = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+class TestSignals:
+    """Sent to processes, one that takes its time between games and one that takes forever."""
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_asked_once_it_ends_in_order(self, folder: Path, number: signal.Signals):
+        with begin_made_up("", 0.1) as process:
+            wait_for(folder / "run.log", "block")
+            process.send_signal(number)
+            _, err = process.communicate()
+        assert process.returncode == 130
+        assert err.splitlines() == [
+            "mfgsweep: stopping after the batches and the write in flight; press Ctrl-C again to stop at once",
+            "mfgsweep: interrupted; run the same command again to go on with results/sweep.zarr",
+        ]
+        assert json.loads((folder / "run.log").read_text().splitlines()[-1])["event"] == "interrupted"
+        assert below(folder / "results")[0] == "sweep.zarr"
+        assert run_made_up("").returncode == 0
+
+    def test_asked_twice_it_ends_at_once(self, folder: Path):
+        with begin_made_up("", 600.0) as process:
+            wait_for(folder / "run.log", "started")
+            time.sleep(0.2)
+            assert process.stderr
+            for said in ("stopping after", "stopped; run the same command again"):
+                process.send_signal(signal.SIGTERM)
+                assert said in process.stderr.readline()
+            assert process.wait() == 130
+        assert run_made_up("").returncode == 0
+        assert below(folder / "results")[0] == "sweep.zarr"
+
+
+def wait_for(log: Path, event: str) -> None:
+    """Until a log tells of an event."""
+    deadline = time.monotonic() + 60
+    while not (log.exists() and f'"{event}"' in log.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 class TestInterrupt:

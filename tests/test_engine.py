@@ -1,5 +1,6 @@
 """The engine against the library, game by game; and runs that are stopped, resumed, disturbed or refused."""
 
+import errno
 import json
 import os
 import re
@@ -602,20 +603,33 @@ class TestResuming:
         run(make(WILD), tmp_path / "s.zarr")
         assert_same_bits(loaded(tmp_path / "s.zarr"), whole)
 
-    def test_a_failed_write_is_made_good(self, whole: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    @pytest.mark.parametrize(
+        ("error", "said"),
+        [
+            (OSError(errno.ENOSPC, "No space left on device"), "the disk is full, or a limit is reached"),
+            (OSError(errno.EIO, "Input/output error"), "the disk refuses it: Input/output error"),
+        ],
+    )
+    def test_a_failed_write_is_made_good(
+        self, whole: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, said: str
+    ):
         """The disk is full before the status of the second block is written."""
         write, written = zarr.Array.__setitem__, []
 
         def fail(array: zarr.Array, region: Any, values: Any) -> None:
             written.append(array.basename)
             if written.count("status") == 2:
-                raise OSError("No space left on device")
+                raise error
             write(array, region, values)
 
         path = tmp_path / "s.zarr"
-        with monkeypatch.context() as disturbed, pytest.raises(OSError, match="No space left"):
+        events: list[str] = []
+        with monkeypatch.context() as disturbed, pytest.raises(StoreError) as refusal:
             disturbed.setattr(zarr.Array, "__setitem__", fail)
-            run(make(WILD), path)
+            run(make(WILD), path, log=lambda event, **fields: events.append(event))
+        assert str(refusal.value) == f"{path}: {said}; what was done is kept, and the same command goes on with it"
+        assert events == ["started", "block"]
+        assert list(tmp_path.iterdir()) == [path]
         assert (loaded(path)["status"] != 0).sum() == BLOCK
         assert run(make(WILD), path).done == POINTS - BLOCK
         assert_same_bits(loaded(path), whole)
@@ -648,6 +662,33 @@ class TestResuming:
                 assert (progress.done_before, progress.done) == (POINTS, 0)
         assert not compiled
         assert contents(path) == before
+
+    def test_a_store_that_vanishes_is_not_made_anew(self, tmp_path: Path):
+        path, elsewhere = tmp_path / "s.zarr", tmp_path / "elsewhere.zarr"
+
+        def move(progress: Progress) -> None:
+            if progress.done > BLOCK and path.exists():
+                path.rename(elsewhere)
+
+        with pytest.raises(StoreError, match="was removed, moved or replaced during the run"):
+            run(make(WILD), path, report=move)
+        assert list(tmp_path.iterdir()) == [elsewhere]
+        elsewhere.rename(path)
+        assert run(make(WILD), path).done == POINTS - BLOCK
+
+    def test_what_happens_is_told(self, tmp_path: Path, whole: xr.Dataset):
+        events: list[dict[str, Any]] = []
+        run(make(WILD), tmp_path / "s.zarr", log=lambda event, **fields: events.append({"event": event, **fields}))
+        first, *written, last = events
+        assert (first["event"], first["points"], first["done"], first["store"]) == ("started", POINTS, 0, str(tmp_path / "s.zarr"))
+        assert [block["points"] for block in written] == [[0, 12], [12, 24], [24, 36]]
+        status = whole["status"].values.ravel()
+        for block in written:
+            codes = status[slice(*block["points"])].tolist()
+            assert block["statuses"] == {STATUSES[code]: codes.count(code) for code in set(codes)}
+            assert block["seconds"] > 0
+        assert (last["event"], last["points"]) == ("finished", POINTS)
+        assert last["statuses"] == {STATUSES[code]: status.tolist().count(code) for code in set(status.tolist())}
 
     def test_the_store_can_be_read_meanwhile(self, whole: xr.Dataset, tmp_path: Path):
         """Whatever is done is complete, whatever is not is missing."""
@@ -735,11 +776,13 @@ class TestRefusals:
         ]
 
     def test_a_store_of_an_older_format_is_read_and_not_gone_on_with(self, path: Path):
-        attributes = json.loads((path / "zarr.json").read_text())
-        for key in ("source_digest", "device_kind", "x64"):
-            del attributes["attributes"][key]
-        attributes["attributes"]["mfgsweep_format"] = 1
-        (path / "zarr.json").write_text(json.dumps(attributes))
+        whole = json.loads((path / "zarr.json").read_text())
+        for key in ("source_digest", "device_kind", "x64", store.DIGEST):
+            del whole["attributes"][key]
+        whole["attributes"]["mfgsweep_format"] = 1
+        for name in ("blocks", "blocks/seconds"):
+            del whole["consolidated_metadata"]["metadata"][name]
+        (path / "zarr.json").write_text(json.dumps(whole))
         shutil.rmtree(path / "blocks")
         message = self.refuse(path, make(WILD))
         assert f"digest of the source: absent in the store, {runtime.source_digest()} here" in message
