@@ -28,10 +28,10 @@ def table(dataset: xr.Dataset) -> pd.DataFrame:
 
 def _to_netcdf(dataset: xr.Dataset, path: Path) -> None:
     plain = dataset.load().drop_attrs(deep=False)
-    for name in plain.variables:  # netCDF has no variable-length text of NumPy's kind, and no nested attributes
+    for name in plain.variables:  # netCDF has no variable-length text of NumPy's kind, no truth values, and no nested attributes
         if plain[name].dtype.kind in "UT":
             plain[name] = plain[name].astype(object)
-    plain.attrs = {key: value if isinstance(value, int | float | str) else str(value) for key, value in dataset.attrs.items()}
+    plain.attrs = {key: value if type(value) in (int, float, str) else str(value) for key, value in dataset.attrs.items()}
     plain.to_netcdf(path, engine="h5netcdf")
 
 
