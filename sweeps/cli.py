@@ -38,6 +38,10 @@ TableKind = Literal["csv", "parquet"]
 Grid = Annotated[Path, typer.Argument(metavar="GRID.yaml", help="The grid file; configs/ has examples that explain it.")]
 StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="A zarr store made by `mfgsweep run`.")]
 Batch = Annotated[str, typer.Option(help="Games solved at once; auto fits them into the memory that is free.")]
+DeviceChoice = Annotated[Device | None, typer.Option("--device", help="Where to compute; the best device there is by default.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit with 3 when a game did not converge.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 
 
 def _fail(message: object) -> typer.Exit:
@@ -115,11 +119,19 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Where the store goes, instead of the grid file's `store`.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a store; it must be there.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete the store that is there and start again.")] = False,
-    device: Annotated[Device | None, typer.Option(help="Where to compute; the best device there is by default.")] = None,
+    retry: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STATUS,…",
+            help="Solve the games that ended so (failed: all that did not converge) again, with a `solver:` that may be another "
+            "now, and replace those that converge.",
+        ),
+    ] = None,
+    device: DeviceChoice = None,
     batch: Batch = "auto",
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 when a game did not converge.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    strict: Strict = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
     log: Annotated[Path | None, typer.Option(help="A file to add to what happens when, as one JSON object a line.")] = None,
 ) -> None:
     """Solve every game of a grid file into a zarr store. The same command goes on where an interrupted one stopped."""
@@ -129,23 +141,71 @@ def run(
         raise _fail(f"{grid}: store: missing; allowed: a path here, or --out STORE")
     if resume and fresh:
         raise _fail("--resume and --fresh contradict each other; give one of them")
+    if retry is not None and fresh:
+        raise _fail("--retry and --fresh contradict each other; give one of them")
     size = _batch(batch)
 
-    from jax.errors import JaxRuntimeError
-
-    from sweeps import engine, reporting, runtime
+    from sweeps import engine, reporting, retrying
     from sweeps.journal import Journal
-    from sweeps.problems import brief
-    from sweeps.store import StoreError
 
     reporter = reporting.reporter(quiet, as_json)
+    with _solving(path, device) as stop, reporter, Journal(log or Path(os.devnull)) as journal:
+        if retry is None:
+            progress = engine.run(spec, path, size, fresh, resume, reporter.progress, stop, journal.write)
+        else:
+            statuses = retrying.statuses_named(retry)
+            progress = retrying.retry(spec, path, statuses, size, reporter.progress, stop, journal.write)
+    with _damage_is_told(path):
+        failed = (_summarise if retry is None else _summarise_retry)(reporter, path, progress)
+    if strict and failed:
+        raise typer.Exit(SOME_FAILED)
+
+
+@app.command()
+def extend(
+    store: StorePath,
+    grid: Annotated[Path, typer.Argument(metavar="NEW.yaml", help="The store's grid file with more values, or more outputs.")],
+    device: DeviceChoice = None,
+    strict: Strict = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Add games or outputs to a store, keep what it holds, and solve the rest. The same command goes on where one stopped."""
+    spec = _load(grid)
+
+    from sweeps import engine, extending, reporting
+
+    reporter = reporting.reporter(quiet, as_json)
+    with _solving(store, device) as stop, reporter:
+        extension = extending.extend(spec, store, stop)
+        if extension:
+            reporter.say(f"extended    {extension.games} games are taken over")
+        if extension and extension.outputs:
+            reporter.say(f"            and solved again for {len(extension.outputs)} more variables; their other numbers stay")
+        progress = engine.run(spec, store, resume=True, report=reporter.progress, stop=stop)
+    with _damage_is_told(store):
+        failed = _summarise(reporter, store, progress)
+    if strict and failed:
+        raise typer.Exit(SOME_FAILED)
+
+
+@contextmanager
+def _solving(path: Path, device: Device | None) -> Iterator[threading.Event]:
+    """A device that is ready, an event that asks to stop, and words for what may go wrong meanwhile."""
+    from jax.errors import JaxRuntimeError
+
+    from sweeps import engine, runtime
+    from sweeps.problems import brief
+    from sweeps.retrying import RetryError
+    from sweeps.store import StoreError
+
     try:
         runtime.configure(device)
         if (warning := runtime.idle_gpu()) and device is not Device.CPU:
             typer.echo(f"mfgsweep: {warning}", err=True)
-        with _stop_on_interrupt() as stop, _damage_is_told(path), reporter, Journal(log or Path(os.devnull)) as journal:
-            progress = engine.run(spec, path, size, fresh, resume, reporter.progress, stop, journal.write)
-    except (StoreError, runtime.DeviceError, OSError) as error:
+        with _stop_on_interrupt() as stop, _damage_is_told(path):
+            yield stop
+    except (StoreError, RetryError, runtime.DeviceError, OSError) as error:
         raise _fail(error) from None
     except JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
@@ -154,16 +214,12 @@ def run(
     except engine.Interrupted:
         typer.echo(f"mfgsweep: interrupted; run the same command again to go on with {path}", err=True)
         raise typer.Exit(INTERRUPTED) from None
-    with _damage_is_told(path):
-        failed = _summarise(reporter, path, progress)
-    if strict and failed:
-        raise typer.Exit(SOME_FAILED)
 
 
 def _summarise(reporter: Any, path: Path, progress: Progress) -> int:
     """Tells how it went; the number of games that did not converge."""
     import mfg_jax as mfg
-    from sweeps.dataset import STATUSES, open_store
+    from sweeps.dataset import open_store
 
     with open_store(path) as dataset:
         converged = dataset["status"] == int(mfg.Status.CONVERGED)
@@ -187,14 +243,38 @@ def _summarise(reporter: Any, path: Path, progress: Progress) -> int:
         *_where_time_went(progress),
         f"games       {games}",
         f"converged   {good}{residual}",
+        *_failures(progress),
+        f"store       {path}",
+        f'open it     import xarray as xr; ds = xr.open_zarr("{path}")',
     ]
-    for name, count in progress.statuses.most_common():
-        if name != "converged":
-            explanation = mfg.Status(STATUSES.index(name)).explanation
-            lines.append(f"{name.replace('_', ' ')}: {count}. {explanation}")
-    lines += [f"store       {path}", f'open it     import xarray as xr; ds = xr.open_zarr("{path}")']
     reporter.summary(fields, lines)
     return games - good
+
+
+def _summarise_retry(reporter: Any, path: Path, tried: Progress) -> int:
+    """Tells what was mended; the number of games that still did not converge."""
+    mended = tried.statuses["converged"]
+    fields = {"tried": tried.points, "mended": mended, "statuses": dict(tried.statuses), "store": str(path)}
+    lines = [
+        f"tried       {tried.points} games again in {tried.seconds:.1f} s" if tried.points else "no game ended so; nothing to do",
+        *_where_time_went(tried),
+        f"mended      {mended}",
+        *_failures(tried),
+        f"store       {path}",
+    ]
+    reporter.summary(fields, lines)
+    return tried.points - mended
+
+
+def _failures(progress: Progress) -> list[str]:
+    import mfg_jax as mfg
+    from sweeps.dataset import STATUSES
+
+    return [
+        f"{name.replace('_', ' ')}: {count}. {mfg.Status(STATUSES.index(name)).explanation}"
+        for name, count in progress.statuses.most_common()
+        if name != "converged"
+    ]
 
 
 def _where_time_went(progress: Progress) -> list[str]:
@@ -229,6 +309,29 @@ def info(store: StorePath) -> None:
             typer.echo("\n".join(information.lines(store)))
     except (StoreError, OSError) as error:
         raise _fail(error) from None
+
+
+@app.command()
+def verify(
+    store: StorePath,
+    sample: Annotated[int, typer.Option(help="How many of the games that are done are solved again.")] = 8,
+) -> None:
+    """Read all of a store, check what must hold, and solve some of its games again. Writes nothing."""
+    if sample < 0:
+        raise _fail(f"--sample: found {sample}; allowed: a whole number >= 0")
+
+    from sweeps import verification
+    from sweeps.store import StoreError
+
+    try:
+        found = verification.verify(store, sample)
+    except (StoreError, OSError) as error:
+        raise _fail(error) from None
+    except ImportError as error:
+        raise _fail(f"{error.name} is missing; install it with: {sys.executable} -m pip install 'mfg-jax[sensitivity]'") from None
+    typer.echo(found.table())
+    if found.wrong:
+        raise _fail("\n  ".join([f"{store}: {len(found.wrong)} things are wrong:", *found.wrong]))
 
 
 @app.command()

@@ -147,6 +147,12 @@ EXACT = {"status", "iterations", "monotone", "branch", "steps", "folds", "differ
 
 STATUS = Variable("status", (), "1", "how the game ended")
 
+ATTEMPT = Variable("attempt", (), "1", "whose the numbers are: the run's (0), or the n-th of the attribute `retries`")
+"""Only in stores of which games were retried."""
+
+KEPT = Variable("kept", (), "1", "whether the numbers from before outputs were added to the store stay (1) or not (0)")
+"""Only in such stores."""
+
 
 def variables(spec: Spec) -> Iterator[Variable]:
     """What a sweep stores, `status` excepted."""

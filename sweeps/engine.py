@@ -6,21 +6,23 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from sweeps import lock, runtime, store
+from sweeps.agreement import keep
 from sweeps.dataset import STATUSES
 from sweeps.one_by_one import solve_one_by_one
 from sweeps.side_by_side import solve_side_by_side
 from sweeps.solver import Results, Solved, Solver
 from sweeps.spec import Spec
 from sweeps.stopwatch import Activity
+from sweeps.store import Part
 from sweeps.sweep import Games, Sweep
 
 
@@ -81,10 +83,10 @@ def run(
     """
     runtime.configure()
     sweep = Sweep(spec)
-    if resume:
-        store.open_existing(path)
-    elif fresh or not path.exists():
-        _check_disk(sweep, path)
+    if resume and not store.exists(path):
+        raise store.missing(path)
+    if fresh or not store.exists(path):
+        check_disk(sweep, path, freed=store.bytes_at(path))
     try:
         with lock.hold(path) as held:
             target = _open(sweep, path, batch, fresh, resume)
@@ -106,57 +108,77 @@ def _complete(
     progress = _progress_of(target)
     log("started", store=str(target.path), points=progress.points, done=progress.done_before, **runtime.provenance())
 
-    def write(block: store.Block, results: Results, seconds: float) -> None:
+    def write(part: Part, results: Results, seconds: float) -> None:
         held.check()
-        with solver.stopwatch.on(Activity.WRITE):
-            target.write_seconds(block, seconds)
-            target.write(block, results)
-        log("block", points=[block.start, block.stop], statuses=_counts(results["status"]), seconds=seconds)
+        target.write_seconds(part.block, seconds)
+        target.write_part(part, keep(target, sweep, part, results))
+        log("block", points=[part.block.start, part.block.stop], statuses=_counts(results["status"]), seconds=seconds)
 
-    _fill(solver, target.pending_blocks(), write, progress, report, stop)
+    fill(solver, target.parts(target.statuses() == 0), write, progress, report, stop)
     if "finished" not in target.attributes:
         speed = progress.points_per_second if progress.done else None
-        target.update_attributes({"finished": datetime.now(UTC).isoformat(timespec="seconds"), "points_per_second": speed})
+        target.update_attributes({"finished": runtime.now(), "points_per_second": speed})
     target.consolidate()
     log("finished", points=progress.points, statuses=dict(progress.statuses), seconds=progress.seconds)
     return progress
 
 
 def _open(sweep: Sweep, path: Path, batch: int | None, fresh: bool, resume: bool) -> store.Store:
+    store.settle(path)
     if fresh and path.exists():
         store.delete(path)
     if resume or path.exists():
-        target = store.open_existing(path)
-        store.check_same_spec(target, sweep.spec)
-        begun_with = int(target.attributes["batch"])
-        if batch not in (None, begun_with):
-            raise store.StoreError(
-                f"{path}: was begun with --batch {begun_with}; leave out --batch to go on, or --fresh to start again"
-            )
+        target = reopen(sweep.spec, path, batch)
         if target.pending_blocks():
             circumstances = (runtime.what_decides_numbers(about) for about in (target.attributes, runtime.provenance()))
             store.check_same_circumstances(target, *circumstances)
-        store.remove_leftovers(path)
         return target
-    attributes = {
-        "title": "Equilibria of competing market makers",
-        "spec_hash": sweep.spec.hash(),
-        "batch": batch or sweep.batch_size(),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        **({"candidates": sweep.design.candidates} if sweep.spec.where else {}),
-        **runtime.provenance(),
-    }
+    attributes = attributes_of(sweep, batch or sweep.batch_size())
     return store.create(path, sweep.spec, sweep.design, sweep.labels(), sweep.block_shape(), attributes)
 
 
-def _check_disk(sweep: Sweep, path: Path) -> None:
+def attributes_of(sweep: Sweep, batch: int) -> dict[str, Any]:
+    """What a store that is begun now says of how it is made."""
+    return {
+        "title": "Equilibria of competing market makers",
+        "spec_hash": sweep.spec.hash(),
+        "batch": batch,
+        "started": runtime.now(),
+        **({"candidates": sweep.design.candidates} if sweep.spec.where else {}),
+        **runtime.provenance(),
+    }
+
+
+def reopen(spec: Spec, path: Path, batch: int | None, but: str = "") -> store.Store:
+    """The store at `path`, to go on with.
+
+    Args:
+        but: a section in which the spec may differ from the store's.
+
+    Raises:
+        StoreError: there is none, or it was begun with another spec or batch.
+    """
+    target = store.open_existing(path)
+    store.check_same_spec(target, spec, but)
+    store.remove_leftovers(path)
+    begun_with = int(target.attributes["batch"])
+    if batch not in (None, begun_with):
+        raise store.StoreError(
+            f"{path}: was begun with --batch {begun_with}; leave out --batch to go on, or --fresh to start again"
+        )
+    return target
+
+
+def check_disk(sweep: Sweep, path: Path, freed: int = 0) -> None:
     """Numbers hardly compress, so what does not fit now will not fit then.
+
+    Args:
+        freed: bytes that will be free before.
 
     Raises:
         StoreError: the results would not fit.
     """
-    replaced = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    needed, free = sweep.bytes_on_disk(), runtime.free_disk(path) + replaced
+    needed, free = sweep.bytes_on_disk(), runtime.free_disk(path) + freed
     if needed > free:
         advice = "sweep less, store less (outputs: surfaces, paths, dtype float32), or choose another disk"
         raise store.StoreError(f"{path}: needs up to {runtime.readable(needed)} and {runtime.readable(free)} are free; {advice}")
@@ -175,31 +197,35 @@ def _counts(statuses: np.ndarray) -> Counter[str]:
     return Counter({STATUSES[code]: count for code, count in zip(codes.tolist(), counts.tolist(), strict=True)})
 
 
-def _fill(
+def fill(
     solver: Solver,
-    blocks: Sequence[store.Block],
-    write: Callable[[store.Block, Results, float], None],
+    parts: Sequence[Part],
+    write: Callable[[Part, Results, float], None],
     progress: Progress,
     report: Callable[[Progress], None],
     stop: threading.Event,
 ) -> None:
-    """Solves the games of all pending blocks, and writes each block when its last game is done."""
+    """Solves these games, and has the results of each block's written when the last of them is done.
+
+    Raises:
+        Interrupted: `stop` was set before the end.
+    """
     report(progress)
-    if not blocks:
+    if not parts:
         return
     if stop.is_set():
         raise Interrupted
     begun = block_before = time.perf_counter()
-    games = (several for block in blocks for several in solver.sweep.games(block.start, block.stop))
-    under_way = _BlocksUnderWay(blocks)
-    with closing(solve(solver, games)) as solved:
+    under_way = _PartsUnderWay(parts)
+    with closing(solve(solver, games_of(solver.sweep, parts))) as solved:
         for some_games, results in solved:
             complete = under_way.add(some_games.points, results)
             progress.count(results["status"])
             progress.seconds = time.perf_counter() - begun
             report(progress)
-            for block, whole in complete:
-                write(block, whole, time.perf_counter() - block_before)
+            for part, whole in complete:
+                with solver.stopwatch.on(Activity.WRITE):
+                    write(part, whole, time.perf_counter() - block_before)
                 block_before = time.perf_counter()
             if stop.is_set() and under_way:
                 raise Interrupted
@@ -208,35 +234,45 @@ def _fill(
     progress.idle_lanes = solver.stopwatch.idle_lanes
 
 
+def games_of(sweep: Sweep, parts: Iterable[Part]) -> Iterator[Games]:
+    """The games of some parts of a store, kind by kind."""
+    for part in parts:
+        for games in sweep.games(part.block.start, part.block.stop):
+            wanted = np.isin(games.points, part.points)
+            if wanted.any():
+                yield games.some(wanted)
+
+
 def solve(solver: Solver, games: Iterable[Games]) -> Generator[Solved]:
     """The games with their results, as they are done, in the way that suits the device."""
     return solve_side_by_side(solver, games) if runtime.side_by_side() else solve_one_by_one(solver, games)
 
 
-class _BlocksUnderWay:
-    """Puts results together, whatever the order in which they come, to whole blocks."""
+class _PartsUnderWay:
+    """Puts results together, whatever the order in which they come, to those of whole parts."""
 
-    def __init__(self, blocks: Sequence[store.Block]) -> None:
-        self._blocks = blocks
-        self._starts = np.array([block.start for block in blocks])
-        self._left = np.array([len(block) for block in blocks])
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self._parts = parts
+        self._starts = np.array([part.block.start for part in parts])
+        self._left = np.array([len(part) for part in parts])
         self._results: dict[int, Results] = {}
 
     def __bool__(self) -> bool:
         return bool(self._left.any())
 
-    def add(self, points: np.ndarray, results: Results) -> list[tuple[store.Block, Results]]:
-        """The blocks that are whole now, with all their results, which are let go."""
-        of_block = np.searchsorted(self._starts, points, side="right") - 1
+    def add(self, points: np.ndarray, results: Results) -> list[tuple[Part, Results]]:
+        """The parts that are whole now, with all their results, which are let go."""
+        of_part = np.searchsorted(self._starts, points, side="right") - 1
         complete = []
-        for number in np.unique(of_block):
-            here = of_block == number
-            block, whole = self._blocks[number], self._results.setdefault(number, {})
+        for number in np.unique(of_part):
+            here = of_part == number
+            part, whole = self._parts[number], self._results.setdefault(number, {})
+            places = np.searchsorted(part.points, points[here])
             for name, values in results.items():
                 if name not in whole:
-                    whole[name] = np.empty((len(block), *values.shape[1:]), values.dtype)
-                whole[name][points[here] - block.start] = values[here]
+                    whole[name] = np.empty((len(part), *values.shape[1:]), values.dtype)
+                whole[name][places] = values[here]
             self._left[number] -= here.sum()
             if not self._left[number]:
-                complete.append((block, self._results.pop(number)))
+                complete.append((part, self._results.pop(number)))
         return complete

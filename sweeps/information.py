@@ -39,6 +39,8 @@ def lines(path: Path) -> list[str]:
         f"started     {about['started']}",
         f"finished    {about.get('finished', 'not yet: run the same command again to go on')}",
         *_time_of_blocks(store),
+        *map(_extended, about.get("extended", [])),
+        *map(_retried, about.get("retries", [])),
         f"device      {about['device']}",
         f"solved in   {'float64' if about.get('x64', True) else 'float32'}",
         f"versions    {versions}",
@@ -53,6 +55,16 @@ def _time_of_blocks(store: Store) -> list[str]:
         return []
     mean, longest = duration(seconds.mean()), duration(seconds.max())
     return [f"time        {duration(seconds.sum())} for {seconds.size} blocks, {mean} on average, {longest} at most"]
+
+
+def _extended(entry: dict[str, Any]) -> str:
+    again = ", and solved again for more outputs" if entry["kept"] else ""
+    return f"extended    {entry['extended']}: {entry['games']} games taken over{again}"
+
+
+def _retried(entry: dict[str, Any]) -> str:
+    solver = ", ".join(f"{key} {value}" for key, value in entry["solver"].items())
+    return f"retried     {entry['started']}: {entry['games']} games with {solver}; {entry['mended']} mended"
 
 
 def _extent(axis: list[Any] | dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -207,6 +208,11 @@ def what_decides_numbers(provenance: Mapping[str, Any]) -> dict[str, Any]:
     versions = {f"version of {name}": provenance["versions"][name] for name in ("mfg-jax", "jax", "jaxlib")}
     parts = {"digest of the source": "source_digest", "kind of device": "device_kind", "float64": "x64"}
     return versions | {name: provenance.get(key) for name, key in parts.items()}
+
+
+def now() -> str:
+    """The time, as stores record it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def readable(size: float) -> str:

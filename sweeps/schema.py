@@ -227,8 +227,13 @@ class Spec(_Section):
 
     def hash(self) -> str:
         """The sha256 of the canonical JSON, in hexadecimal."""
-        text = json.dumps(self.canonical(), sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hash_of(self.canonical())
+
+
+def hash_of(canonical: dict[str, Any]) -> str:
+    """The hash of the spec that has this canonical form."""
+    text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _summary(axis: Axis) -> Any:

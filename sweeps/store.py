@@ -2,7 +2,8 @@
 
 A store is created whole and labelled under another name, then moved into place. It is filled block by block; a block is one file
 of every variable, written by one writer. `status` comes last, when everything else is on the disk. So whatever happens, a power cut
-included, `status` says what is done.
+included, `status` says what is done. Where some games of a block are done already, its files are read, and written again with the
+others in place: a file is replaced in one rename.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 import math
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from sweeps.dataset import EXACT, PARAMETERS, STATUS, STATUSES, Variable, variables
+from sweeps.dataset import ATTEMPT, EXACT, PARAMETERS, STATUS, STATUSES, Variable, variables
 from sweeps.durable import make_folder, synchronise, synchronise_one
 from sweeps.rounding import rounded
 from sweeps.sampling import Design
@@ -58,6 +59,24 @@ class Block:
 
     def __len__(self) -> int:
         return self.stop - self.start
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some games of a block: those at `places`, which count from its start, in rising order."""
+
+    block: Block
+    places: np.ndarray
+
+    def __len__(self) -> int:
+        return self.places.size
+
+    @property
+    def points(self) -> np.ndarray:
+        return self.block.start + self.places
+
+    def some(self, chosen: np.ndarray) -> Part:
+        return Part(self.block, self.places[chosen])
 
 
 @dataclass(frozen=True)
@@ -142,18 +161,64 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._identity = self._identify()
+        self._group = zarr.open_group(path, mode="r+", use_consolidated=False)
+        self._arrays = self._open_arrays()
+
+    def _open_arrays(self) -> dict[str, zarr.Array]:
         # also what is all NaN becomes a file, so that a file that is missing is known to be
         with zarr.config.set({"array.write_empty_chunks": True}):
-            self._group = zarr.open_group(path, mode="r+", use_consolidated=False)
-            self._arrays: dict[str, zarr.Array] = dict(self._group.arrays())
+            return dict(self._group.arrays())
 
     @property
     def attributes(self) -> dict[str, Any]:
         return dict(self._group.attrs)
 
+    @property
+    def writes_every_file(self) -> bool:
+        """Whether a block that is done has a file of each variable; before format 2 none where all is NaN."""
+        return self.attributes["mfgsweep_format"] >= 2
+
+    @property
+    def names(self) -> set[str]:
+        """Of all variables and coordinates."""
+        return set(self._arrays)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the sweep."""
+        return self._arrays["status"].shape
+
+    def files(self, name: str) -> Iterator[tuple[Path, tuple[slice, ...]]]:
+        """The files of a variable or coordinate, and the region that each holds; a file of pending games alone may be missing."""
+        array = self._arrays[name]
+        steps = array.shards or array.chunks
+        for place in np.ndindex(*(math.ceil(length / step) for length, step in zip(array.shape, steps, strict=True))):
+            region = tuple(slice(i * step, (i + 1) * step) for i, step in zip(place, steps, strict=True))
+            yield self.path / name / array.metadata.encode_chunk_key(place), region
+
+    def read_region(self, name: str, region: tuple[slice, ...]) -> np.ndarray:
+        return np.asarray(self._arrays[name][region])
+
+    def whole(self, name: str) -> np.ndarray:
+        """A coordinate, or a variable of one number a game, in the sweep's shape.
+
+        Raises:
+            StoreError: the numbers are not as they were written.
+        """
+        try:
+            return np.asarray(self._arrays[name][...])
+        except ValueError as error:
+            raise StoreError(f"{self.path}: {name} is damaged: {error}") from None
+
     def statuses(self) -> np.ndarray:
         """Of all points, in the sweep's shape."""
-        return np.asarray(self._arrays["status"][...])
+        return self.whole("status")
+
+    def parts(self, wanted: np.ndarray) -> list[Part]:
+        """The games of which `wanted`, in the sweep's shape, is true: those of each block that has any."""
+        status = self._arrays["status"]
+        parts = (Part(block, np.flatnonzero(wanted[block.region])) for block in blocks(status.shape, status.chunks))
+        return [part for part in parts if len(part)]
 
     def seconds(self) -> np.ndarray:
         """That each block took, of those that are done; none of a store of format 1."""
@@ -164,9 +229,44 @@ class Store:
 
     def pending_blocks(self) -> list[Block]:
         """The blocks of which some point is not done."""
-        status = self._arrays["status"]
-        done = self.statuses() != 0
-        return [block for block in blocks(status.shape, status.shards or status.chunks) if not done[block.region].all()]
+        return [part.block for part in self.parts(self.statuses() == 0)]
+
+    def read(self, name: str, part: Part) -> np.ndarray:
+        """What a variable holds of some games, [game, …]."""
+        return self._read_block(name, part.block)[part.places]
+
+    def read_box(self, name: str, along: Sequence[np.ndarray]) -> np.ndarray:
+        """What a variable holds of the games at all combinations of these places along the sweep's dims, [game, …] in C order."""
+        array = self._arrays[name]
+        return np.asarray(array.oindex[tuple(along)]).reshape(-1, *array.shape[len(along) :])
+
+    def write_part(self, part: Part, results: Mapping[str, np.ndarray]) -> None:
+        """Writes the results [game, …] of some games of a block, `status` last; its other games keep their bits.
+
+        Where games were retried, these are the run's, if nothing else is said.
+        """
+        if ATTEMPT.name in self._arrays:
+            results = {ATTEMPT.name: np.zeros(len(part)), **results}
+        self._write_some(part, results)
+
+    def withdraw(self, part: Part) -> None:
+        """Makes games that are done pending again. Done before their numbers are replaced, so that a crash leaves games to be
+        solved, and none whose numbers are of two solutions."""
+        self._write_some(part, {STATUS.name: np.zeros(len(part))})
+
+    def _write_some(self, part: Part, results: Mapping[str, np.ndarray]) -> None:
+        if len(part) < len(part.block):
+            results = {name: self._merged(name, part, values) for name, values in results.items()}
+        self.write(part.block, results)
+
+    def _merged(self, name: str, part: Part, values: np.ndarray) -> np.ndarray:
+        whole = self._read_block(name, part.block)
+        whole[part.places] = self.as_stored(name, values)
+        return whole
+
+    def _read_block(self, name: str, block: Block) -> np.ndarray:
+        array = self._arrays[name]
+        return np.array(array[block.region]).reshape(len(block), *array.shape[len(block.region) :])
 
     def write(self, block: Block, results: Mapping[str, np.ndarray]) -> None:
         """Fills one block with results [games, …]: `status` when all others are on the disk.
@@ -175,9 +275,8 @@ class Store:
             StoreError: the store is no longer there. OSError: the disk is full, or fails.
         """
         self._check_it_is_there()
-        others = [name for name in results if name != "status"]
-        for names in (others, ["status"]):
-            synchronise([self._write(block, self._arrays[name], results[name]) for name in names], self.path)
+        for names in (results.keys() - {STATUS.name}, results.keys() & {STATUS.name}):
+            synchronise([self._write(block, name, results[name]) for name in names], self.path)
 
     def _identify(self) -> tuple[int, int] | None:
         """What tells this store from another at its path, by a file that never changes; None where there is none."""
@@ -201,16 +300,29 @@ class Store:
         array[block.number] = seconds
         synchronise([self.path / SECONDS / array.metadata.encode_chunk_key((block.number,))], self.path)
 
-    def _write(self, block: Block, array: zarr.Array, values: np.ndarray) -> Path:
-        """Fills one block of one variable; the file that it is in."""
-        box = tuple(part.stop - part.start for part in block.region)
-        inner = array.shape[len(box) :]
-        values = values.reshape(*box, *inner)
+    def as_stored(self, name: str, values: np.ndarray) -> np.ndarray:
+        """A variable's numbers as the store holds them: rounded to its precision, where it has one, and of its type."""
+        array = self._arrays[name]
         if isinstance(precision := array.attrs.get("precision"), float):
             values = rounded(values.astype(np.float64), precision)
-        array[block.region] = values.astype(array.dtype)
+        return values.astype(array.dtype)
+
+    def _write(self, block: Block, name: str, values: np.ndarray) -> Path:
+        """Fills one block of one variable; the file that it is in."""
+        array = self._arrays[name]
+        box = tuple(part.stop - part.start for part in block.region)
+        inner = array.shape[len(box) :]
+        array[block.region] = self.as_stored(name, values).reshape(*box, *inner)
         place = [part.start // length for part, length in zip(block.region, array.shards or array.chunks, strict=False)]
         return self.path / array.path / array.metadata.encode_chunk_key((*place, *[0] * len(inner)))
+
+    def add(self, variable: Variable, dtype: str, design: Design, labels: Labels) -> None:
+        """Makes a variable [game] of zeros, where there is none of its name; `consolidate` makes it known."""
+        if variable.name not in self._arrays:
+            block = self._arrays["status"].chunks
+            _create_result(self._group, variable, dtype, 0, {"units": variable.units}, design, labels, block)
+            synchronise([self.path / variable.name / "zarr.json"], self.path)
+            self._arrays = self._open_arrays()
 
     def update_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Adds attributes of the whole; this drops the consolidated metadata."""
@@ -325,6 +437,20 @@ def _consolidate(path: Path) -> None:
         zarr.consolidate_metadata(path)
 
 
+def exists(path: Path) -> bool:
+    """Whether there is something at `path`, or was before `replace` was broken off."""
+    return path.exists() or _replaced(path).exists()
+
+
+def missing(path: Path) -> StoreError:
+    return StoreError(f"{path}: no such store; `mfgsweep run GRID.yaml` makes one")
+
+
+def bytes_at(path: Path) -> int:
+    """That all files of a store take, 0 where there is none."""
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
 def open_existing(path: Path) -> Store:
     """The store at `path`.
 
@@ -332,7 +458,7 @@ def open_existing(path: Path) -> Store:
         StoreError: there is none, it is something else, it was made by a newer version, or what it says of itself is damaged.
     """
     if not path.exists():
-        raise StoreError(f"{path}: no such store; `mfgsweep run GRID.yaml` makes one")
+        raise missing(path)
     try:
         whole = json.loads((path / "zarr.json").read_bytes())
         attributes = whole["attributes"]
@@ -377,15 +503,19 @@ def _damaged(file: Path, how: str) -> StoreError:
     return StoreError(f"{file}: is damaged: {how}; restore it from a copy, or delete the store and begin again")
 
 
-def check_same_spec(store: Store, spec: Spec) -> None:
+def check_same_spec(store: Store, spec: Spec, but: str = "") -> None:
     """Refuses to go on with a store that another spec made.
+
+    Args:
+        but: a section that may differ.
 
     Raises:
         StoreError: with the keys that differ.
     """
     differences = differing_keys(store.attributes["spec"], spec.canonical())
+    differences = [difference for difference in differences if difference[0].split(".")[0] != but]
     if differences:
-        lines = [f"  {key}: {_brief(old)} in the store, {_brief(new)} in the grid file" for key, old, new in differences]
+        lines = told(differences)
         advice = "Choose another --out, or --fresh to delete the store and start again."
         raise StoreError("\n".join([f"{store.path}: was made by another spec:", *lines, advice]))
 
@@ -410,6 +540,11 @@ def explained(error: OSError, path: Path) -> StoreError:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     what = "the disk is full, or a limit is reached" if full else f"the disk refuses it: {error.strerror or error}"
     return StoreError(f"{error.filename or path}: {what}; what was done is kept, and the same command goes on with it")
+
+
+def told(differences: Iterable[tuple[str, Any, Any]]) -> list[str]:
+    """Where a store's spec and a grid file differ, a line each."""
+    return [f"  {key}: {_brief(old)} in the store, {_brief(new)} in the grid file" for key, old, new in differences]
 
 
 def _brief(value: object) -> str:
@@ -450,3 +585,25 @@ def remove_leftovers(path: Path) -> None:
             shutil.rmtree(folder)
     for file in path.rglob("*.partial"):
         file.unlink()
+
+
+def replace(path: Path, new: Path) -> None:
+    """Puts the store `new`, in the same folder, into the place of that at `path`, which is removed. Each is whole at any time; what
+    is broken off between the two renames, `settle` takes back."""
+    replaced = _replaced(path)
+    path.rename(replaced)
+    new.rename(path)
+    synchronise_one(path.parent)
+    shutil.rmtree(replaced)
+
+
+def settle(path: Path) -> None:
+    """Takes back, or ends, what `replace` did not end."""
+    replaced = _replaced(path)
+    if replaced.exists() and not path.exists():
+        replaced.rename(path)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _replaced(path: Path) -> Path:
+    return path.with_name(f".{path.name}.replaced")

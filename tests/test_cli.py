@@ -731,7 +731,7 @@ class TestHelp:
     def test_names_every_command(self):
         result = mfgsweep("--help")
         assert result.exit_code == 0
-        for command in ("run", "plan", "info", "export", "sensitivity", "calibrate", "reach", "doctor"):
+        for command in ("run", "extend", "plan", "info", "verify", "export", "sensitivity", "calibrate", "reach", "doctor"):
             assert command in result.stdout
             assert "Usage:" in mfgsweep(command, "--help").stdout
 

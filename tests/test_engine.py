@@ -603,6 +603,25 @@ class TestResuming:
         run(make(WILD), tmp_path / "s.zarr")
         assert_same_bits(loaded(tmp_path / "s.zarr"), whole)
 
+    def test_games_that_are_done_are_not_solved_again(self, whole: xr.Dataset, tmp_path: Path):
+        """Whichever they are: here some of each block, which keep bits that no solver would give them."""
+        path, numbers = tmp_path / "s.zarr", np.random.default_rng(3)
+        stopped(path, 1)
+        target = store.open_existing(path)
+        done = target.parts(numbers.random(target.statuses().shape) < 0.4)
+        for part in done:
+            marked = {str(name): np.full((len(part), *v.shape[4:]), 7.5) for name, v in whole.data_vars.items()}
+            target.write_part(part, marked | {"status": np.ones(len(part))})
+        count = sum(map(len, done))
+        assert 5 < count < 25 and len(done) == 3
+        progress = run(make(WILD), path, batch=None)
+        assert (progress.done_before, progress.done) == (count, POINTS - count)
+        there = np.isin(np.arange(POINTS), np.concatenate([part.points for part in done])).reshape(target.statuses().shape)
+        for name, variable in loaded(path).data_vars.items():
+            marked = np.full_like(variable.values[there], 1 if name == "status" else 7.5)
+            np.testing.assert_array_equal(variable.values[there], marked)
+            np.testing.assert_array_equal(variable.values[~there], whole[name].values[~there])
+
     @pytest.mark.parametrize(
         ("error", "said"),
         [

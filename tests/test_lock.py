@@ -118,6 +118,7 @@ class TestWho:
                 racer.stdin.write("go\n")
                 racer.stdin.flush()
             said = [line for racer in started for line in itertools.islice(racer.stdout or (), rounds)]
+            assert [racer.wait() for racer in started] == [0] * racers
         assert len(said) == rounds * racers
         assert said.count("held\n") >= racers
         assert not files(store)

@@ -37,9 +37,8 @@ def test_the_benchmark_of_speed_measures_the_engine_and_its_peers(tmp_path: Path
 def test_the_benchmark_of_lanes_measures_every_scheme_and_precision() -> None:
     agreement, *lanes = rows("bench_gpu.py", "--short")
     assert float(agreement[0]) <= float(agreement[1])
-    assert [row[:2] for row in lanes] == [
-        [scheme, precision] for scheme in ("euler", "rk4") for precision in ("float64", "float32")
-    ]
+    expected = itertools.product(("euler", "rk4"), ("float64", "float32"))
+    assert [tuple(row[:2]) for row in lanes] == list(expected)
     for _, precision, _, *speeds, idle, difference in lanes:
         assert all(float(cell) > 0 for cell in speeds)
         assert 0 <= float(idle) < 0.2

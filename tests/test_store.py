@@ -431,6 +431,23 @@ class TestWriting:
                 np.testing.assert_array_equal(values, rounded(results[str(name)], precision), strict=dtype == "float64")
         assert not any("precision" in found[name].attrs for name in found.coords)
 
+    def test_games_of_a_block_are_filled_and_no_other(self, grid: Store, grid_dataset: xr.Dataset):
+        """Whatever is there of the others, done or not, keeps its bits."""
+        block = grid.pending_blocks()[1]
+        before = made_up(grid_dataset, block) | {"status": np.array([1, 0, 0, 2])}
+        grid.write(block, before)
+        (part,) = grid.parts((np.arange(24).reshape(3, 2, 2, 2) // 4 == 1) & (grid.statuses() == 0))
+        assert (part.block, part.points.tolist()) == (block, [5, 6])
+        results = {name: values[:2] for name, values in made_up(grid_dataset, grid.pending_blocks()[2]).items()}
+        grid.write_part(part, results)
+        filled = opened(grid.path)
+        for name, variable in filled.data_vars.items():
+            found = variable.values[block.region].reshape(4, *variable.shape[4:])
+            np.testing.assert_array_equal(found[1:3], results[str(name)])
+            np.testing.assert_array_equal(found[[0, 3]], before[str(name)][[0, 3]])
+            np.testing.assert_array_equal(grid.read(str(name), part), results[str(name)])
+        assert block not in grid.pending_blocks()
+
     def test_results_become_single_precision_where_asked(self, tmp_path: Path):
         single = create(tmp_path / "single.zarr", GRID | {"outputs": {"dtype": "float32", "paths": False}})
         block = single.pending_blocks()[0]
