@@ -132,6 +132,7 @@ def _open(sweep: Sweep, path: Path, batch: int | None, fresh: bool, resume: bool
         if target.pending_blocks():
             circumstances = (runtime.what_decides_numbers(about) for about in (target.attributes, runtime.provenance()))
             store.check_same_circumstances(target, *circumstances)
+            store.check_same_points(target, sweep.design)
         return target
     attributes = attributes_of(sweep, batch or sweep.batch_size())
     return store.create(path, sweep.spec, sweep.design, sweep.labels(), sweep.block_shape(), attributes)

@@ -44,6 +44,10 @@ LARGEST_CHUNK_BYTES, GOOD_CHUNK_BYTES = 4_000_000, 1_000_000
 Writing costs a third more, and twice as much with chunks of a quarter of that."""
 
 
+SAME_VALUE = 1e-12
+GO_ON_ELSEWHERE = "Go on with the installation that began it, choose another --out, or --fresh to delete the store and start again."
+
+
 class StoreError(ValueError):
     """A store that cannot be used as asked; the message says what to do."""
 
@@ -219,6 +223,10 @@ class Store:
         status = self._arrays["status"]
         parts = (Part(block, np.flatnonzero(wanted[block.region])) for block in blocks(status.shape, status.chunks))
         return [part for part in parts if len(part)]
+
+    def coordinate(self, name: str) -> np.ndarray:
+        """The values of a swept name."""
+        return np.asarray(self._arrays[name][...])
 
     def seconds(self) -> np.ndarray:
         """That each block took, of those that are done; none of a store of format 1."""
@@ -520,6 +528,22 @@ def check_same_spec(store: Store, spec: Spec, but: str = "") -> None:
         raise StoreError("\n".join([f"{store.path}: was made by another spec:", *lines, advice]))
 
 
+def check_same_points(store: Store, design: Design) -> None:
+    """Refuses to go on where the same spec means other points, as where another version of NumPy or SciPy draws them.
+
+    Raises:
+        StoreError: with the first name whose values differ.
+    """
+    for name, (_, values) in design.coords.items():
+        before = store.coordinate(name).astype(values.dtype)
+        text = values.dtype.kind == "U"
+        # two processors may differ in the last bit of an exponential
+        if not (np.array_equal(before, values) if text else np.allclose(before, values, rtol=SAME_VALUE, atol=0.0)):
+            raise StoreError(
+                f"{store.path}: its points have other values of {name} than the same grid file has here. {GO_ON_ELSEWHERE}"
+            )
+
+
 def check_same_circumstances(store: Store, found: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Refuses to go on with a store that was begun where the same spec may have other numbers.
 
@@ -531,8 +555,7 @@ def check_same_circumstances(store: Store, found: Mapping[str, Any], now: Mappin
     """
     if differences := differing_keys(dict(found), dict(now)):
         lines = [f"  {key}: {_brief(old)} in the store, {_brief(new)} here" for key, old, new in differences]
-        advice = "Go on with the installation that began it, choose another --out, or --fresh to delete the store and start again."
-        raise StoreError("\n".join([f"{store.path}: was begun where numbers may come out differently:", *lines, advice]))
+        raise StoreError("\n".join([f"{store.path}: was begun where numbers may come out differently:", *lines, GO_ON_ELSEWHERE]))
 
 
 def explained(error: OSError, path: Path) -> StoreError:

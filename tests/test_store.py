@@ -8,7 +8,7 @@ import shutil
 import typing
 import warnings
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -621,13 +621,26 @@ class TestOpening:
     def test_what_was_removed_or_replaced_is_not_written(self, grid: Store, grid_dataset: xr.Dataset):
         block = grid.pending_blocks()[0]
         results = made_up(grid_dataset, block)
-        for replace in (lambda: None, lambda: create(grid.path, GRID)):
+        for put_there in (lambda: None, lambda: create(grid.path, GRID)):
             shutil.rmtree(grid.path, ignore_errors=True)
-            replace()
+            put_there()
             before = set(grid.path.rglob("*"))
             with pytest.raises(store.StoreError, match="was removed, moved or replaced during the run"):
                 grid.write(block, results)
             assert set(grid.path.rglob("*")) == before
+
+    @pytest.mark.parametrize(("content", "chunk"), [(GRID, (*CHUNK, 3)), (ZIP, (2,))])
+    def test_the_same_points(self, tmp_path: Path, content: dict[str, Any], chunk: tuple[int, ...]):
+        """Which names and infinities are among."""
+        content = content | {"sweep": content["sweep"] | {"quote_max": [1.0, 2.0, np.inf]}}
+        made, same = create(tmp_path / "s.zarr", content, chunk), design(Spec.model_validate(content))
+        store.check_same_points(made, same)
+        last_bit = {name: (dim, np.nextafter(v, np.inf) if v.dtype.kind == "f" else v) for name, (dim, v) in same.coords.items()}
+        store.check_same_points(made, replace(same, coords=last_bit))
+        for name, (dim, values) in same.coords.items():
+            moved = np.roll(values, 1) if values.dtype.kind == "U" else values * (1 + 1e-9)
+            with pytest.raises(store.StoreError, match=f"its points have other values of {name} than the same grid file has here"):
+                store.check_same_points(made, replace(same, coords=same.coords | {name: (dim, moved)}))
 
     def test_a_store_is_deleted(self, grid: Store):
         store.delete(grid.path)
