@@ -121,9 +121,13 @@ def torture(path: Path, expected: dict[str, bytes], seconds: float, chance: rand
         counts["stuck"] += 1
         return
     counts["lost"] += len(before.items() - done(path).items())
-    finished = '"finished"' in (path / "zarr.json").read_text()
-    alone = [entry.name for entry in path.parent.iterdir()] == [path.name]
-    counts["wrong"] += contents(path) != expected or not finished or not alone
+    found = contents(path)
+    wrong = [name for name in {*found, *expected} if found.get(name) != expected.get(name)]
+    wrong += [entry.name for entry in path.parent.iterdir() if entry != path]
+    wrong += [] if '"finished"' in (path / "zarr.json").read_text() else ["finished"]
+    counts["wrong"] += bool(wrong)
+    if wrong:
+        print(f"{path}: wrong: {', '.join(wrong)}", file=sys.stderr)
 
 
 def undisturbed(path: Path) -> tuple[float, dict[str, bytes]]:

@@ -1,9 +1,9 @@
 """Who fills a store, or a share of it: one run at a time, on whatever machine.
 
-A lock is a file beside the store, because it must be there before the store is created and after it is deleted. It names its owner,
-and when it was last touched is the owner's last sign of life. Each run makes a file of its own first and looks for others then: of
-two that start at once, at least one sees the other, and steps back. As no two files have the same name, whoever finds that of a
-dead owner may remove it, and never removes another's.
+A lock is a file beside the store, because it must be there before the store is created and after it is deleted: a symbolic link to
+nowhere, which is made in one step with what is in it. It names its owner, and when it was last touched is the owner's last sign of
+life. Each run makes a file of its own first and looks for others then: of two that start at once, at least one sees the other, and
+steps back. As no two files have the same name, whoever finds that of a dead owner may remove it, and never removes another's.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Lock:
         Raises:
             Locked: the file is gone. Another run may have taken this one for dead, as when its machine slept.
         """
-        if not self._path.exists():
+        if not self._path.is_symlink():
             raise Locked(
                 f"{self._path}: this run's lock is gone, so that another run may have begun; run the same command again to go on"
             )
@@ -87,7 +87,7 @@ class Lock:
     def _give_signs(self) -> None:
         while not self._released.wait(SECONDS_BETWEEN_SIGNS):
             with suppress(OSError):  # a file that is gone is noticed before the next write, and a disk may come back
-                os.utime(self._path)
+                os.utime(self._path, follow_symlinks=False)
 
 
 @contextmanager
@@ -124,26 +124,21 @@ def _attempt(store: Path, share: str) -> Path:
 
 
 def _make_file(store: Path, share: str) -> Path:
-    """A lock of this process, complete from the first moment."""
+    """A lock of this process."""
     since = datetime.now(UTC).isoformat(timespec="seconds")
     owner = Owner(share, platform.node(), _machine(), os.getpid(), _started(os.getpid()), since)
     path = store.with_name(f".{store.name}.lock-{uuid.uuid4().hex}")
-    unfinished = path.with_name(f"{path.name}.partial")
-    unfinished.write_text(json.dumps(asdict(owner)) + "\n")
-    return unfinished.rename(path)
+    path.symlink_to(json.dumps(asdict(owner)))
+    return path
 
 
 def _look_for_others(store: Path, share: str, own: Path) -> None:
     """Refuses to hold the store beside those who hold it; removes the files of the dead."""
-    now = own.stat().st_mtime  # by the clock of whoever keeps the files, as are all signs of life
+    now = own.lstat().st_mtime  # by the clock of whoever keeps the files, as are all signs of life
     for path in store.parent.glob(f".{glob.escape(store.name)}.lock-*"):
-        with suppress(FileNotFoundError):  # released just now
-            silent = now - path.stat().st_mtime
-            if path.suffix == ".partial":
-                if silent > SECONDS_TO_DEATH:
-                    path.unlink()
-            elif path != own:
-                owner = _read(path)
+        if path != own:
+            with suppress(FileNotFoundError):  # released just now
+                owner, silent = _read(path), now - path.lstat().st_mtime
                 if owner.is_dead(silent):
                     path.unlink()
                 elif owner.conflicts_with(share):
@@ -152,8 +147,10 @@ def _look_for_others(store: Path, share: str, own: Path) -> None:
 
 def _read(path: Path) -> Owner:
     try:
-        return Owner(**json.loads(path.read_text()))
-    except (ValueError, TypeError):
+        return Owner(**json.loads(os.readlink(path)))
+    except FileNotFoundError:
+        raise
+    except (ValueError, TypeError, OSError):
         raise Locked(f"{path}: is no lock that can be read; where no run fills the store, delete it") from None
 
 

@@ -562,7 +562,9 @@ def explained(error: OSError, path: Path) -> StoreError:
     """What the disk refused, and that nothing that was done is lost."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     what = "the disk is full, or a limit is reached" if full else f"the disk refuses it: {error.strerror or error}"
-    return StoreError(f"{error.filename or path}: {what}; what was done is kept, and the same command goes on with it")
+    return StoreError(
+        f"{error.filename2 or error.filename or path}: {what}; what was done is kept, and the same command goes on with it"
+    )
 
 
 def told(differences: Iterable[tuple[str, Any, Any]]) -> list[str]:
