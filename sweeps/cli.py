@@ -127,6 +127,10 @@ def run(
             "now, and replace those that converge.",
         ),
     ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="N/M", help="Fill the Nth of M shares of the store, beside runs of the others, on any machine."),
+    ] = None,
     device: DeviceChoice = None,
     batch: Batch = "auto",
     strict: Strict = False,
@@ -143,15 +147,22 @@ def run(
         raise _fail("--resume and --fresh contradict each other; give one of them")
     if retry is not None and fresh:
         raise _fail("--retry and --fresh contradict each other; give one of them")
+    if shard is not None and (fresh or retry is not None):
+        raise _fail("--shard goes with neither --fresh nor --retry, which take the whole store")
     size = _batch(batch)
 
     from sweeps import engine, reporting, retrying
     from sweeps.journal import Journal
+    from sweeps.share import ALL, share_named
 
+    try:
+        share = share_named(shard) if shard is not None else ALL
+    except ValueError as error:
+        raise _fail(error) from None
     reporter = reporting.reporter(quiet, as_json)
     with _solving(path, device) as stop, reporter, Journal(log or Path(os.devnull)) as journal:
         if retry is None:
-            progress = engine.run(spec, path, size, fresh, resume, reporter.progress, stop, journal.write)
+            progress = engine.run(spec, path, size, fresh, resume, reporter.progress, stop, journal.write, share)
         else:
             statuses = retrying.statuses_named(retry)
             progress = retrying.retry(spec, path, statuses, size, reporter.progress, stop, journal.write)

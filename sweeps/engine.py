@@ -18,12 +18,16 @@ from sweeps import lock, runtime, store
 from sweeps.agreement import keep
 from sweeps.dataset import STATUSES
 from sweeps.one_by_one import solve_one_by_one
+from sweeps.share import ALL, Share
 from sweeps.side_by_side import solve_side_by_side
 from sweeps.solver import Results, Solved, Solver
 from sweeps.spec import Spec
 from sweeps.stopwatch import Activity
 from sweeps.store import Part
 from sweeps.sweep import Games, Sweep
+
+SECONDS_BETWEEN_LOOKS = 0.5
+"""Whether another run has begun the store."""
 
 
 @dataclass
@@ -69,14 +73,19 @@ def run(
     report: Callable[[Progress], None] = lambda progress: None,
     stop: threading.Event | None = None,
     log: Callable[..., None] = lambda event, **fields: None,
+    share: Share = ALL,
 ) -> Progress:
-    """Solves what is not done yet of a sweep, into the store at `path`.
+    """Solves what is not done yet of a sweep, or of a share of its blocks, into the store at `path`.
 
     Args:
         batch: games solved at once; None for what memory allows, or what the store was begun with.
         fresh: delete a store that is there. resume: insist that there is one.
         report: called after every batch. stop: set it to stop after the batches and the write in flight.
         log: called with an event, and what there is to say of it, when the run starts, for every block, and at the end.
+        share: runs of other shares may fill the store at the same time; the one that begins it, the others wait for.
+
+    Returns:
+        How far the share is.
 
     Raises:
         StoreError: the store cannot be used as asked, or another run fills it. Interrupted: `stop` was set before the end.
@@ -87,26 +96,44 @@ def run(
         raise store.missing(path)
     if fresh or not store.exists(path):
         check_disk(sweep, path, freed=store.bytes_at(path))
+    stop = stop or threading.Event()
     try:
-        with lock.hold(path) as held:
+        if not share.is_whole:
+            _begin(sweep, path, batch, stop)
+        with lock.hold(path, share.name) as held:
+            if share.is_whole:
+                store.settle(path)
             target = _open(sweep, path, batch, fresh, resume)
-            return _complete(sweep, target, held, report, stop or threading.Event(), log)
+            return _complete(sweep, target, held, share, report, stop, log)
     except OSError as error:
         raise store.explained(error, path) from error
+
+
+def _begin(sweep: Sweep, path: Path, batch: int | None, stop: threading.Event) -> None:
+    """Makes the store where there is none, for all shares: one run does, and the others wait."""
+    while not store.exists(path):
+        try:
+            with lock.hold(path):
+                _open(sweep, path, batch, fresh=False, resume=False)
+        except lock.Locked:
+            if stop.wait(SECONDS_BETWEEN_LOOKS):
+                raise Interrupted from None
 
 
 def _complete(
     sweep: Sweep,
     target: store.Store,
     held: lock.Lock,
+    share: Share,
     report: Callable[[Progress], None],
     stop: threading.Event,
     log: Callable[..., None],
 ) -> Progress:
-    """Solves and writes what is not done, and says in the store that it is finished."""
+    """Solves and writes what is not done of a share, and says in the store that it is finished once nothing is left of any."""
     solver = Solver(sweep, int(target.attributes["batch"]))
-    progress = _progress_of(target)
-    log("started", store=str(target.path), points=progress.points, done=progress.done_before, **runtime.provenance())
+    progress = _progress_of(target, share)
+    about = {"store": str(target.path), "share": share.name, "points": progress.points, "done": progress.done_before}
+    log("started", **about, **runtime.provenance())
 
     def write(part: Part, results: Results, seconds: float) -> None:
         held.check()
@@ -114,17 +141,18 @@ def _complete(
         target.write_part(part, keep(target, sweep, part, results))
         log("block", points=[part.block.start, part.block.stop], statuses=_counts(results["status"]), seconds=seconds)
 
-    fill(solver, target.parts(target.statuses() == 0), write, progress, report, stop)
-    if "finished" not in target.attributes:
-        speed = progress.points_per_second if progress.done else None
-        target.update_attributes({"finished": runtime.now(), "points_per_second": speed})
-    target.consolidate()
+    pending = [part for part in target.parts(target.statuses() == 0) if share.owns(part.block)]
+    fill(solver, pending, write, progress, report, stop)
+    if not target.pending_blocks():
+        if "finished" not in target.attributes:
+            speed = progress.points_per_second if progress.done and share.is_whole else None
+            target.update_attributes({"finished": runtime.now(), "points_per_second": speed})
+        target.consolidate()
     log("finished", points=progress.points, statuses=dict(progress.statuses), seconds=progress.seconds)
     return progress
 
 
 def _open(sweep: Sweep, path: Path, batch: int | None, fresh: bool, resume: bool) -> store.Store:
-    store.settle(path)
     if fresh and path.exists():
         store.delete(path)
     if resume or path.exists():
@@ -161,7 +189,6 @@ def reopen(spec: Spec, path: Path, batch: int | None, but: str = "") -> store.St
     """
     target = store.open_existing(path)
     store.check_same_spec(target, spec, but)
-    store.remove_leftovers(path)
     begun_with = int(target.attributes["batch"])
     if batch not in (None, begun_with):
         raise store.StoreError(
@@ -185,8 +212,11 @@ def check_disk(sweep: Sweep, path: Path, freed: int = 0) -> None:
         raise store.StoreError(f"{path}: needs up to {runtime.readable(needed)} and {runtime.readable(free)} are free; {advice}")
 
 
-def _progress_of(target: store.Store) -> Progress:
-    statuses = _counts(target.statuses())
+def _progress_of(target: store.Store, share: Share) -> Progress:
+    all_statuses = target.statuses()
+    statuses = Counter[str]()
+    for block in filter(share.owns, target.blocks()):
+        statuses += _counts(all_statuses[block.region])
     points = statuses.total()
     del statuses["pending"]
     return Progress(points=points, done_before=statuses.total(), statuses=statuses)

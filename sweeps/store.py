@@ -218,10 +218,13 @@ class Store:
         """Of all points, in the sweep's shape."""
         return self.whole("status")
 
+    def blocks(self) -> Iterator[Block]:
+        status = self._arrays["status"]
+        return blocks(status.shape, status.chunks)
+
     def parts(self, wanted: np.ndarray) -> list[Part]:
         """The games of which `wanted`, in the sweep's shape, is true: those of each block that has any."""
-        status = self._arrays["status"]
-        parts = (Part(block, np.flatnonzero(wanted[block.region])) for block in blocks(status.shape, status.chunks))
+        parts = (Part(block, np.flatnonzero(wanted[block.region])) for block in self.blocks())
         return [part for part in parts if len(part)]
 
     def coordinate(self, name: str) -> np.ndarray:
@@ -623,11 +626,12 @@ def replace(path: Path, new: Path) -> None:
 
 
 def settle(path: Path) -> None:
-    """Takes back, or ends, what `replace` did not end."""
+    """Takes back, or ends, what `replace` did not end, and removes what else was left. Nobody else may be writing the store."""
     replaced = _replaced(path)
     if replaced.exists() and not path.exists():
         replaced.rename(path)
     shutil.rmtree(replaced, ignore_errors=True)
+    remove_leftovers(path)
 
 
 def _replaced(path: Path) -> Path:

@@ -453,6 +453,16 @@ class TestBadInput:
     def test_resume_and_fresh_at_once(self):
         assert "contradict each other" in refusal("run", "grid.yaml", "--resume", "--fresh")
 
+    @pytest.mark.parametrize("options", [("--fresh",), ("--retry", "failed")])
+    def test_a_share_of_what_takes_the_whole(self, options: tuple[str, ...]):
+        message = refusal("run", "grid.yaml", "--shard", "1/2", *options)
+        assert message == "mfgsweep: --shard goes with neither --fresh nor --retry, which take the whole store"
+
+    def test_what_is_no_share(self, folder: Path):
+        message = refusal("run", "grid.yaml", "--shard", "3/2")
+        assert message == "mfgsweep: --shard: found '3/2'; allowed: N/M, such as 3/16, with N from 1 to M"
+        assert below(folder) == ["grid.yaml"]
+
     def test_resume_without_a_store(self, folder: Path):
         assert "results/sweep.zarr: no such store" in refusal("run", "grid.yaml", "--resume")
         assert below(folder) == ["grid.yaml"]

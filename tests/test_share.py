@@ -1,0 +1,106 @@
+"""Runs that fill one store side by side, each a share of its blocks."""
+
+import subprocess
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from sweeps import engine, lock
+from sweeps.engine import Interrupted
+from sweeps.share import ALL, Share, share_named
+from sweeps.store import Block, StoreError, open_existing
+from tests.made_up import BLOCK, POINTS, assert_same_bits, games_made_up, loaded, make, run
+
+SPEC = make()
+
+SIDE_BY_SIDE = """
+import sys
+from pathlib import Path
+from sweeps.share import share_named
+from tests.made_up import make, run
+print("ready", flush=True)
+sys.stdin.readline()
+run(make(), Path(sys.argv[1]), share=share_named(sys.argv[2]))
+"""
+
+
+def test_every_block_belongs_to_one_share():
+    blocks = [Block(number, 0, 1, ()) for number in range(20)]
+    for of in range(1, 24):
+        owners = Counter(block.number for n in range(1, of + 1) for block in filter(Share(n, of).owns, blocks))
+        assert owners == Counter(range(20))
+    assert ALL.is_whole and all(map(ALL.owns, blocks))
+
+
+@pytest.mark.parametrize("text", ["", "3", "0/4", "5/4", "-1/4", "1/0", "1/2/3", "a/b", "1.0/2"])
+def test_what_is_no_share(text: str):
+    with pytest.raises(ValueError, match="allowed: N/M, such as 3/16, with N from 1 to M"):
+        share_named(text)
+
+
+def test_one_after_the_other(tmp_path: Path):
+    """As bits they make the store that one run makes, and only the last calls it finished."""
+    run(SPEC, tmp_path / "whole.zarr")
+    path = tmp_path / "s.zarr"
+    for number, games in ((2, BLOCK), (1, BLOCK), (3, BLOCK)):
+        assert "finished" not in (loaded(path).attrs if path.exists() else {})
+        progress, asked_for = run(SPEC, path, share=Share(number, 3))
+        assert len(asked_for) == progress.points == progress.done == games
+    assert loaded(path).attrs["finished"]
+    assert_same_bits(loaded(path), loaded(tmp_path / "whole.zarr"))
+
+
+def test_what_a_share_left_a_whole_run_completes(tmp_path: Path):
+    path = tmp_path / "s.zarr"
+    run(SPEC, path, share=Share(1, 2))
+    assert len(open_existing(path).pending_blocks()) == 1
+    progress, asked_for = run(SPEC, path)
+    assert (progress.done_before, len(asked_for)) == (POINTS - BLOCK, BLOCK)
+
+
+def test_more_shares_than_blocks(tmp_path: Path):
+    progress, asked_for = run(SPEC, tmp_path / "s.zarr", share=Share(7, 9))
+    assert (progress.points, asked_for) == (0, [])
+
+
+def test_all_at_once(tmp_path: Path):
+    """Processes that find no store when they start: one makes it, and all fill it."""
+    run(SPEC, tmp_path / "whole.zarr")
+    path, root = tmp_path / "s.zarr", Path(__file__).parent.parent
+    command = [sys.executable, "-c", SIDE_BY_SIDE, str(path)]
+    started = [
+        subprocess.Popen([*command, f"{n}/3"], cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for n in (1, 2, 3)
+    ]
+    for process in started:
+        assert process.stdout and process.stdout.readline() == "ready\n"
+    for process in started:
+        assert process.stdin
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in started:
+        process.communicate()
+        assert process.returncode == 0
+    assert_same_bits(loaded(path), loaded(tmp_path / "whole.zarr"))
+    assert loaded(path).attrs["finished"]
+    assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")] == []
+
+
+def test_the_same_share_twice_or_the_whole_beside_a_share(tmp_path: Path):
+    path = tmp_path / "s.zarr"
+    run(SPEC, path, share=Share(1, 3))
+    with lock.hold(path, Share(2, 3).name):
+        for share in (Share(2, 3), ALL):
+            with pytest.raises(StoreError, match=r"another run fills it \(share 2/3\)"):
+                run(SPEC, path, share=share)
+        run(SPEC, path, share=Share(3, 3))
+
+
+def test_who_waits_for_a_store_to_be_made_can_be_stopped(tmp_path: Path):
+    stop = threading.Event()
+    stop.set()
+    with lock.hold(tmp_path / "s.zarr"), games_made_up(), pytest.raises(Interrupted):
+        engine.run(SPEC, tmp_path / "s.zarr", stop=stop, share=Share(1, 2))
