@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from sweeps.dataset import KEPT, STATUSES, Variable, variables
+from sweeps.dataset import CONVERGED, KEPT, Variable, variables
 from sweeps.solver import Results
 from sweeps.spec import Spec
 from sweeps.store import Part, Store, StoreError
 from sweeps.sweep import Sweep
-
-CONVERGED = STATUSES.index("converged")
 
 TOLERANCES_APART = 1_000
 """How far two approximations of one equilibrium lie apart at most, in tolerances of their residuals."""

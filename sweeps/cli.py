@@ -92,8 +92,12 @@ def _stop_on_interrupt() -> Iterator[threading.Event]:
 @contextmanager
 def _damage_is_told(store: Path) -> Iterator[None]:
     """Numbers that are not as they were written end a command with one message."""
+    from sweeps.store import StoreError
+
     try:
         yield
+    except StoreError:
+        raise
     except ValueError as error:
         if "checksum" not in str(error):
             raise
@@ -234,9 +238,10 @@ def _summarise(reporter: Any, path: Path, progress: Progress) -> int:
 
     with open_store(path) as dataset:
         converged = dataset["status"] == int(mfg.Status.CONVERGED)
+        complete = bool((dataset["status"] != 0).all())
         largest = float(dataset["residual"].where(converged).max()) if converged.any() else None
     games, good = progress.points, progress.statuses["converged"]
-    nothing_new = f"{path}: was complete already; nothing to do. --fresh starts again."
+    nothing_new = f"{path}: {'' if complete else 'this share of it '}was complete already; nothing to do."
     fields = {
         "games": games,
         "converged": good,
@@ -264,12 +269,17 @@ def _summarise(reporter: Any, path: Path, progress: Progress) -> int:
 
 def _summarise_retry(reporter: Any, path: Path, tried: Progress) -> int:
     """Tells what was mended; the number of games that still did not converge."""
+    from sweeps.dataset import open_store
+
+    with open_store(path) as dataset:
+        pending = int((dataset["status"] == 0).sum())
     mended = tried.statuses["converged"]
-    fields = {"tried": tried.points, "mended": mended, "statuses": dict(tried.statuses), "store": str(path)}
+    fields = {"tried": tried.points, "mended": mended, "pending": pending, "statuses": dict(tried.statuses), "store": str(path)}
     lines = [
         f"tried       {tried.points} games again in {tried.seconds:.1f} s" if tried.points else "no game ended so; nothing to do",
         *_where_time_went(tried),
         f"mended      {mended}",
+        *([f"pending     {pending} games: run the grid file without --retry to solve them"] if pending else []),
         *_failures(tried),
         f"store       {path}",
     ]
@@ -342,7 +352,8 @@ def verify(
         raise _fail(f"{error.name} is missing; install it with: {sys.executable} -m pip install 'mfg-jax[sensitivity]'") from None
     typer.echo(found.table())
     if found.wrong:
-        raise _fail("\n  ".join([f"{store}: {len(found.wrong)} things are wrong:", *found.wrong]))
+        things = sum(check.wrong for check in found.checks)
+        raise _fail("\n  ".join([f"{store}: {things} things are wrong:", *found.wrong]))
 
 
 @app.command()

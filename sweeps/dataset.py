@@ -20,6 +20,7 @@ STATUSES = (
     "invalid_parameters",
 )
 """Names of the library's statuses, by number; a test holds them to `mfg_jax.Status`."""
+CONVERGED = STATUSES.index("converged")
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,8 @@ def variables_of_one_equilibrium(spec: Spec) -> Iterator[Variable]:
 
 
 def open_store(path: str | Path) -> xr.Dataset:
-    """The sweep at `path`, lazily. Also while it is being written: what is not done has status 0 and NaN.
+    """The sweep at `path`, lazily. Also while it is being written: what is not done has status 0, and NaN or
+    numbers that mean nothing.
 
     Raises:
         FileNotFoundError: there is no store at `path`.

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,30 +91,44 @@ def run(
         StoreError: the store cannot be used as asked, or another run fills it. Interrupted: `stop` was set before the end.
     """
     runtime.configure()
+    path = path.resolve()
     sweep = Sweep(spec)
     if resume and not store.exists(path):
         raise store.missing(path)
     if fresh or not store.exists(path):
         check_disk(sweep, path, freed=store.bytes_at(path))
     stop = stop or threading.Event()
+    if not share.is_whole:
+        _begin(sweep, path, batch, stop)
+    with holding(path, share) as held:
+        if fresh and path.exists():
+            store.delete(path)
+        target = _open(sweep, path, batch, resume or not share.is_whole)
+        return _complete(sweep, target, held, share, report, stop, log)
+
+
+@contextmanager
+def holding(path: Path, share: Share = ALL) -> Generator[lock.Lock]:
+    """Nobody else writes the store meanwhile, or this share of it; and what was left by who was killed is made good.
+
+    Raises:
+        StoreError: somebody else does, or the disk fails meanwhile.
+    """
     try:
-        if not share.is_whole:
-            _begin(sweep, path, batch, stop)
         with lock.hold(path, share.name) as held:
             if share.is_whole:
                 store.settle(path)
-            target = _open(sweep, path, batch, fresh, resume)
-            return _complete(sweep, target, held, share, report, stop, log)
+            yield held
     except OSError as error:
         raise store.explained(error, path) from error
 
 
 def _begin(sweep: Sweep, path: Path, batch: int | None, stop: threading.Event) -> None:
     """Makes the store where there is none, for all shares: one run does, and the others wait."""
-    while not store.exists(path):
+    while not path.exists():
         try:
-            with lock.hold(path):
-                _open(sweep, path, batch, fresh=False, resume=False)
+            with holding(path):
+                _open(sweep, path, batch, resume=False)
         except lock.Locked:
             if stop.wait(SECONDS_BETWEEN_LOOKS):
                 raise Interrupted from None
@@ -144,7 +158,7 @@ def _complete(
     pending = [part for part in target.parts(target.statuses() == 0) if share.owns(part.block)]
     fill(solver, pending, write, progress, report, stop)
     if not target.pending_blocks():
-        if "finished" not in target.attributes:
+        if progress.done or "finished" not in target.attributes:
             speed = progress.points_per_second if progress.done and share.is_whole else None
             target.update_attributes({"finished": runtime.now(), "points_per_second": speed})
         target.consolidate()
@@ -152,15 +166,11 @@ def _complete(
     return progress
 
 
-def _open(sweep: Sweep, path: Path, batch: int | None, fresh: bool, resume: bool) -> store.Store:
-    if fresh and path.exists():
-        store.delete(path)
+def _open(sweep: Sweep, path: Path, batch: int | None, resume: bool) -> store.Store:
     if resume or path.exists():
-        target = reopen(sweep.spec, path, batch)
+        target = reopen(sweep, path, batch)
         if target.pending_blocks():
-            circumstances = (runtime.what_decides_numbers(about) for about in (target.attributes, runtime.provenance()))
-            store.check_same_circumstances(target, *circumstances)
-            store.check_same_points(target, sweep.design)
+            check_circumstances(target)
         return target
     attributes = attributes_of(sweep, batch or sweep.batch_size())
     return store.create(path, sweep.spec, sweep.design, sweep.labels(), sweep.block_shape(), attributes)
@@ -178,17 +188,25 @@ def attributes_of(sweep: Sweep, batch: int) -> dict[str, Any]:
     }
 
 
-def reopen(spec: Spec, path: Path, batch: int | None, but: str = "") -> store.Store:
+def check_circumstances(target: store.Store) -> None:
+    """Raises StoreError where games solved here and now may have other numbers than those in the store."""
+    store.check_same_circumstances(
+        target, *(runtime.what_decides_numbers(about) for about in (target.attributes, runtime.provenance()))
+    )
+
+
+def reopen(sweep: Sweep, path: Path, batch: int | None, but: str = "") -> store.Store:
     """The store at `path`, to go on with.
 
     Args:
         but: a section in which the spec may differ from the store's.
 
     Raises:
-        StoreError: there is none, or it was begun with another spec or batch.
+        StoreError: there is none, or it was begun with another spec or batch, or the spec means other points here.
     """
     target = store.open_existing(path)
-    store.check_same_spec(target, spec, but)
+    store.check_same_spec(target, sweep.spec, but)
+    store.check_same_points(target, sweep.design)
     begun_with = int(target.attributes["batch"])
     if batch not in (None, begun_with):
         raise store.StoreError(
@@ -241,11 +259,11 @@ def fill(
     Raises:
         Interrupted: `stop` was set before the end.
     """
+    if parts and stop.is_set():
+        raise Interrupted
     report(progress)
     if not parts:
         return
-    if stop.is_set():
-        raise Interrupted
     begun = block_before = time.perf_counter()
     under_way = _PartsUnderWay(parts)
     with closing(solve(solver, games_of(solver.sweep, parts))) as solved:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import itertools
 import threading
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
@@ -12,18 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from sweeps import engine, lock, runtime, store
-from sweeps.dataset import ATTEMPT, KEPT, STATUS, STATUSES, variables
+from sweeps import engine, runtime, store
+from sweeps.dataset import ATTEMPT, CONVERGED, KEPT, STATUS, variables
 from sweeps.recorded import spec_of
 from sweeps.schema import DRAWN
 from sweeps.spec import Spec, differing_keys
 from sweeps.store import Part, Store, StoreError
 from sweeps.sweep import Sweep
 
-CONVERGED = STATUSES.index("converged")
 OUTPUTS_TO_ADD = ("paths", "surfaces", "gradients", "certify", "equilibria", "baseline")
-OF_A_RUN = ("candidates", "finished", "points_per_second")
-"""Attributes of a store that another does not take over, beside those that all have."""
+OF_A_RUN = ("mfgsweep_format", "spec_hash", "candidates", "started", "finished", "points_per_second")
+"""Attributes that say how what was there was made, beside those of its provenance."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +51,11 @@ def extend(spec: Spec, path: Path, stop: threading.Event | None = None) -> Exten
         engine.Interrupted: `stop` was set.
     """
     runtime.configure()
+    path = path.resolve()
     if not store.exists(path):
         raise store.missing(path)
-    try:
-        with lock.hold(path):
-            store.settle(path)
-            return _extend(spec, path, stop or threading.Event())
-    except OSError as error:
-        raise store.explained(error, path) from error
+    with engine.holding(path):
+        return _extend(spec, path, stop or threading.Event())
 
 
 def _extend(spec: Spec, path: Path, stop: threading.Event) -> Extension | None:
@@ -71,11 +67,19 @@ def _extend(spec: Spec, path: Path, stop: threading.Event) -> Extension | None:
     before, now = ([variable.name for variable in variables(of)] for of in (spec_of(old), spec))
     added = tuple(name for name in now if name not in before)
     _check_outputs(old, [name for name in before if name not in now], added)
+    if not added:  # where there are, the numbers of all games are compared
+        engine.check_circumstances(old)
+    for block, name in itertools.product(old.blocks(), before):
+        old.check_file(name, block)
     places = [_places(old, sweep, dim) for dim in sweep.design.dims]
     engine.check_disk(sweep, path)
     taken_over = old.statuses() == CONVERGED if added else old.statuses() != 0
     new = _create_beside(old, sweep, added)
-    _copy(old, new, places, taken_over, before, bool(added), stop)
+    try:
+        _copy(old, new, places, taken_over, before, bool(added), stop)
+    except BaseException:
+        store.settle(path)  # half an extension is as large as a store
+        raise
     _record(old, new, int(taken_over.sum()), before if added else [])
     store.replace(path, new.path)
     return Extension(int(taken_over.sum()), added)
@@ -145,15 +149,14 @@ def _loss(spec: Spec, names: list[str], lost: list[tuple[Any, ...]], points: int
 
 
 def _create_beside(old: Store, sweep: Sweep, added: Sequence[str]) -> Store:
-    beside = old.path.with_name(f".{old.path.name}.extended")
-    shutil.rmtree(beside, ignore_errors=True)
     attributes = engine.attributes_of(sweep, int(old.attributes["batch"]))
     labels = sweep.labels()
-    new = store.create(beside, sweep.spec, sweep.design, labels, sweep.block_shape(), attributes)
+    new = store.create(store.extended(old.path), sweep.spec, sweep.design, labels, sweep.block_shape(), attributes)
     if added:
         new.add(KEPT, "int8", sweep.design, labels)
-    elif ATTEMPT.name in old.names:
-        new.add(ATTEMPT, "int16", sweep.design, labels)
+    for variable, dtype in ((ATTEMPT, "int16"), (KEPT, "int8")):
+        if variable.name in old.names:
+            new.add(variable, dtype, sweep.design, labels)
     return new
 
 
@@ -170,7 +173,7 @@ def _copy(
     there = np.ix_(*(along >= 0 for along in places))
     wanted = np.zeros(new.statuses().shape, bool)
     wanted[there] = taken_over[np.ix_(*(along[along >= 0] for along in places))]
-    also = [] if to_be_solved_again else [STATUS.name, *({ATTEMPT.name} & new.names)]
+    also = [] if to_be_solved_again else [STATUS.name, *({ATTEMPT.name, KEPT.name} & old.names)]
     for part in new.parts(wanted):
         if stop.is_set():
             raise engine.Interrupted
@@ -190,7 +193,7 @@ def _taken_over(old: Store, part: Part, places: Sequence[np.ndarray], names: Seq
 
 def _record(old: Store, new: Store, games: int, kept: Sequence[str]) -> None:
     about = old.attributes
-    before = {name: about[name] for name in (*new.attributes, *OF_A_RUN) if name in about and name not in ("spec", "title")}
+    before = {name: value for name, value in about.items() if name in (*OF_A_RUN, *runtime.provenance())}
     entry = {"extended": runtime.now(), "games": games, "kept": list(kept), "before": before}
     retries = {"retries": about["retries"]} if "retries" in about else {}
     new.update_attributes({**retries, "extended": [*about.get("extended", []), entry]})

@@ -37,7 +37,7 @@ def lines(path: Path) -> list[str]:
         f"spec hash   {about['spec_hash']}",
         f"batch       {about['batch']} games",
         f"started     {about['started']}",
-        f"finished    {about.get('finished', 'not yet: run the same command again to go on')}",
+        f"finished    {(done == total and about.get('finished')) or 'not yet: run the same command again to go on'}",
         *_time_of_blocks(store),
         *map(_extended, about.get("extended", [])),
         *map(_retried, about.get("retries", [])),

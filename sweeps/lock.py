@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import glob
 import json
+import math
 import os
 import platform
 import random
@@ -50,12 +51,15 @@ class Owner:
     since: str
 
     def conflicts_with(self, share: str) -> bool:
-        return WHOLE in (self.share, share) or self.share == share
+        """Whether some block is in both shares: every so many-th block belongs to one."""
+        (number, of), (other_number, other_of) = map(_numbers, (self.share, share))
+        return (number - other_number) % math.gcd(of, other_of) == 0
 
     def is_dead(self, seconds_silent: float) -> bool:
         """Processes of this machine can be looked up; those of others are known by their signs of life alone."""
         if self.machine and self.machine == _machine():
-            return _started(self.pid) != self.started
+            started = _started(self.pid)
+            return started != self.started and not (started is None and _is_hidden(self.pid))
         return seconds_silent > SECONDS_TO_DEATH
 
 
@@ -169,6 +173,22 @@ def _machine() -> str:
     """This boot of this machine, and the space in which its processes are numbered."""
     boot, space = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
     return f"{boot.read_text().strip()} {space.readlink()}" if boot.exists() and space.is_symlink() else ""
+
+
+def _numbers(share: str) -> tuple[int, int]:
+    number, _, of = share.partition("/")
+    return (1, 1) if share == WHOLE else (int(number), int(of))
+
+
+def _is_hidden(pid: int) -> bool:
+    """Whether there is a process of another user that this one may not look at."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except ProcessLookupError:
+        return False
+    return False
 
 
 def _started(pid: int) -> str | None:

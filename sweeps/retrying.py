@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sweeps import engine, lock, runtime, store
-from sweeps.dataset import ATTEMPT, STATUSES
+from sweeps.dataset import ATTEMPT, CONVERGED, STATUSES
 from sweeps.engine import Progress
 from sweeps.problems import did_you_mean, nearest
 from sweeps.solver import Results, Solver
@@ -19,7 +19,6 @@ from sweeps.spec import Spec
 from sweeps.store import Part, Store
 from sweeps.sweep import Sweep
 
-CONVERGED = STATUSES.index("converged")
 FAILED = STATUSES[CONVERGED + 1 :]
 
 
@@ -65,15 +64,12 @@ def retry(
         StoreError: there is no store of this spec at `path`, or another run fills it. Interrupted: `stop` was set before the end.
     """
     runtime.configure()
+    path, sweep = path.resolve(), Sweep(spec)
     if not store.exists(path):
         raise store.missing(path)
-    try:
-        with lock.hold(path) as held:
-            store.settle(path)
-            target = engine.reopen(spec, path, batch, but="solver")
-            return _retry(target, held, Sweep(spec), statuses, report, stop or threading.Event(), log)
-    except OSError as error:
-        raise store.explained(error, path) from error
+    with engine.holding(path) as held:
+        target = engine.reopen(sweep, path, batch, but="solver")
+        return _retry(target, held, sweep, statuses, report, stop or threading.Event(), log)
 
 
 def _retry(
@@ -85,7 +81,7 @@ def _retry(
     stop: threading.Event,
     log: Callable[..., None],
 ) -> Progress:
-    tried = np.isin(target.statuses(), [STATUSES.index(name) for name in statuses])
+    tried = np.isin(target.statuses(), [STATUSES.index(name) for name in statuses]) | target.withdrawn()
     progress = Progress(points=int(tried.sum()), done_before=0, statuses=Counter())
     if not progress.points:
         return progress
@@ -94,9 +90,11 @@ def _retry(
     solver = Solver(sweep, int(target.attributes["batch"]))
     try:
         engine.fill(solver, target.parts(tried), attempt.mend, progress, report, stop)
-        attempt.about["finished"] = runtime.now()
-    finally:
+    except engine.Interrupted:
         log("retried", **attempt.record())
+        raise
+    attempt.about["finished"] = runtime.now()
+    log("retried", **attempt.record())
     return progress
 
 
@@ -119,13 +117,15 @@ class _Attempt:
         better = results["status"] == CONVERGED
         if better.any():
             mended = part.some(better)
-            self._target.withdraw(mended)
-            number = np.full(len(mended), len(self._before) + 1)
-            self._target.write_part(mended, {name: values[better] for name, values in results.items()} | {ATTEMPT.name: number})
+            number = len(self._before) + 1
+            self._target.withdraw(mended, number)
+            replaced = {name: values[better] for name, values in results.items()}
+            self._target.write_part(mended, replaced | {ATTEMPT.name: np.full(len(mended), number)})
             self._mended += len(mended)
 
     def record(self) -> dict[str, Any]:
         """The entry as it is now, in the store too."""
+        self._held.check()
         entry = self.about | {"mended": self._mended}
         self._target.update_attributes({"retries": [*self._before, entry]})
         self._target.consolidate()

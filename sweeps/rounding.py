@@ -16,7 +16,7 @@ def rounded(values: np.ndarray, precision: float) -> np.ndarray:
     NaN, infinities, zeros and subnormals stay as they are, and so does what would round to infinity.
 
     Args:
-        precision: from 2^-53 to below 1.
+        precision: from 2^-52 to below 1.
     """
     dropped = np.uint64(_BITS - _fraction_bits(precision))
     one = np.uint64(1)

@@ -214,13 +214,15 @@ class Spec(_Section):
         """Everything that decides the results, defaults included, `store` not: equal for two files that mean the same.
 
         JSON-able; infinities are "inf" and "-inf". `sweep_order` stands on its own because JSON objects have no order. Of a
-        table's columns there are digests. Constraints are as they are written, and the key is absent where there are none.
+        table's columns there are digests. Constraints are as they are written, and their key is absent where there are none, as is
+        that of the precision.
         """
         without_effect = set() if self.sampling in DRAWN else {"points", "seed"}
         without_effect |= set() if self.where else {"where"}
         fields = self.model_dump(exclude={"store", "sweep", "table"} | without_effect)
         fields["sweep"] = {name: _summary(axis) for name, axis in self.axes.items()}
         fields["model"] = {key: value for key, value in fields["model"].items() if key not in self.axes}
+        fields["outputs"] = {key: value for key, value in fields["outputs"].items() if value is not None}
         fields["parameters"] = dict(sorted(self.parameters.items()))
         fields["sweep_order"] = tuple(self.axes)
         return json.loads(json.dumps(fields), parse_constant=lambda infinity: str(float(infinity)))

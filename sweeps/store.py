@@ -3,7 +3,8 @@
 A store is created whole and labelled under another name, then moved into place. It is filled block by block; a block is one file
 of every variable, written by one writer. `status` comes last, when everything else is on the disk. So whatever happens, a power cut
 included, `status` says what is done. Where some games of a block are done already, its files are read, and written again with the
-others in place: a file is replaced in one rename.
+others in place: a file is replaced in one rename, which file systems order behind what it holds (save some, such as XFS, when the
+power is cut in that moment).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from sweeps.dataset import ATTEMPT, EXACT, PARAMETERS, STATUS, STATUSES, Variable, variables
+from sweeps.dataset import ATTEMPT, EXACT, KEPT, PARAMETERS, STATUS, STATUSES, Variable, variables
 from sweeps.durable import make_folder, synchronise, synchronise_one
 from sweeps.rounding import rounded
 from sweeps.sampling import Design
@@ -45,7 +46,10 @@ Writing costs a third more, and twice as much with chunks of a quarter of that."
 
 
 SAME_VALUE = 1e-12
-GO_ON_ELSEWHERE = "Go on with the installation that began it, choose another --out, or --fresh to delete the store and start again."
+"""Two processors may differ in the last bit of an exponential."""
+GO_ON_ELSEWHERE = "Go on with the installation that began it, or make another store."
+MADE_UP_LATER = (ATTEMPT.name, KEPT.name)
+"""Variables that are not there from the start, and have files only where something was written."""
 
 
 class StoreError(ValueError):
@@ -212,7 +216,7 @@ class Store:
         try:
             return np.asarray(self._arrays[name][...])
         except ValueError as error:
-            raise StoreError(f"{self.path}: {name} is damaged: {error}") from None
+            raise StoreError(f"{self.path}: is damaged: {name}: {error}") from None
 
     def statuses(self) -> np.ndarray:
         """Of all points, in the sweep's shape."""
@@ -227,12 +231,8 @@ class Store:
         parts = (Part(block, np.flatnonzero(wanted[block.region])) for block in self.blocks())
         return [part for part in parts if len(part)]
 
-    def coordinate(self, name: str) -> np.ndarray:
-        """The values of a swept name."""
-        return np.asarray(self._arrays[name][...])
-
     def seconds(self) -> np.ndarray:
-        """That each block took, of those that are done; none of a store of format 1."""
+        """That blocks took, those that runs of this store have written; none of a store of format 1."""
         if not (self.path / SECONDS).exists():
             return np.empty(0)
         seconds = np.asarray(zarr.open_array(self.path / SECONDS, mode="r")[...])
@@ -255,15 +255,25 @@ class Store:
         """Writes the results [game, …] of some games of a block, `status` last; its other games keep their bits.
 
         Where games were retried, these are the run's, if nothing else is said.
+
+        Raises:
+            StoreError: the store is no longer there, or is damaged. OSError: the disk is full, or fails.
         """
         if ATTEMPT.name in self._arrays:
             results = {ATTEMPT.name: np.zeros(len(part)), **results}
         self._write_some(part, results)
 
-    def withdraw(self, part: Part) -> None:
-        """Makes games that are done pending again. Done before their numbers are replaced, so that a crash leaves games to be
-        solved, and none whose numbers are of two solutions."""
+    def withdraw(self, part: Part, attempt: int) -> None:
+        """Makes games that are done pending again, for an attempt to replace. Done before their numbers are replaced, so that a
+        crash leaves games to be solved, and none whose numbers are of two solutions."""
         self._write_some(part, {STATUS.name: np.zeros(len(part))})
+        self._write_some(part, {ATTEMPT.name: np.full(len(part), attempt)})
+
+    def withdrawn(self) -> np.ndarray:
+        """Which games an attempt withdrew and did not replace, in the sweep's shape."""
+        if ATTEMPT.name not in self._arrays:
+            return np.zeros(self.shape, bool)
+        return (self.statuses() == 0) & (self.whole(ATTEMPT.name) > 0)
 
     def _write_some(self, part: Part, results: Mapping[str, np.ndarray]) -> None:
         if len(part) < len(part.block):
@@ -276,6 +286,7 @@ class Store:
         return whole
 
     def _read_block(self, name: str, block: Block) -> np.ndarray:
+        self.check_file(name, block)
         array = self._arrays[name]
         return np.array(array[block.region]).reshape(len(block), *array.shape[len(block.region) :])
 
@@ -288,6 +299,20 @@ class Store:
         self._check_it_is_there()
         for names in (results.keys() - {STATUS.name}, results.keys() & {STATUS.name}):
             synchronise([self._write(block, name, results[name]) for name in names], self.path)
+
+    def check_file(self, name: str, block: Block) -> None:
+        """Raises StoreError where a file is missing that was written: zarr would read it as NaN."""
+        if not self.writes_every_file or name in MADE_UP_LATER or (file := self._file(name, block)).exists():
+            return
+        if name != STATUS.name and (np.asarray(self._arrays[STATUS.name][block.region]) != 0).any():
+            raise _damaged(file, "it is missing")
+
+    def _file(self, name: str, block: Block) -> Path:
+        """In which a block of a variable is."""
+        array = self._arrays[name]
+        place = [part.start // length for part, length in zip(block.region, array.shards or array.chunks, strict=False)]
+        inner = array.ndim - len(place)
+        return self.path / array.path / array.metadata.encode_chunk_key((*place, *[0] * inner))
 
     def _identify(self) -> tuple[int, int] | None:
         """What tells this store from another at its path, by a file that never changes; None where there is none."""
@@ -324,11 +349,11 @@ class Store:
         box = tuple(part.stop - part.start for part in block.region)
         inner = array.shape[len(box) :]
         array[block.region] = self.as_stored(name, values).reshape(*box, *inner)
-        place = [part.start // length for part, length in zip(block.region, array.shards or array.chunks, strict=False)]
-        return self.path / array.path / array.metadata.encode_chunk_key((*place, *[0] * len(inner)))
+        return self._file(name, block)
 
     def add(self, variable: Variable, dtype: str, design: Design, labels: Labels) -> None:
         """Makes a variable [game] of zeros, where there is none of its name; `consolidate` makes it known."""
+        self._check_it_is_there()
         if variable.name not in self._arrays:
             block = self._arrays["status"].chunks
             _create_result(self._group, variable, dtype, 0, {"units": variable.units}, design, labels, block)
@@ -337,6 +362,8 @@ class Store:
 
     def update_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Adds attributes of the whole; this drops the consolidated metadata."""
+        self._check_it_is_there()
+        self._group = zarr.open_group(self.path, mode="r+", use_consolidated=False)  # others may have added some
         self._group.attrs.update(_with_digest({**self.attributes, **attributes}))
         synchronise([self.path / "zarr.json"], self.path)
 
@@ -484,9 +511,12 @@ def open_existing(path: Path) -> Store:
         raise _damaged(path / "zarr.json", f"its attributes do not match their {DIGEST}")
     _check_description(path, whole)
     try:
-        return Store(path)
+        store = Store(path)
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(path / "zarr.json", str(error)) from None
+    if STATUS.name not in store.names:
+        raise _damaged(path / STATUS.name / "zarr.json", "it is missing")
+    return store
 
 
 def _with_digest(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -538,13 +568,17 @@ def check_same_points(store: Store, design: Design) -> None:
         StoreError: with the first name whose values differ.
     """
     for name, (_, values) in design.coords.items():
-        before = store.coordinate(name).astype(values.dtype)
-        text = values.dtype.kind == "U"
-        # two processors may differ in the last bit of an exponential
-        if not (np.array_equal(before, values) if text else np.allclose(before, values, rtol=SAME_VALUE, atol=0.0)):
+        if not same_values(store.whole(name), values):
             raise StoreError(
                 f"{store.path}: its points have other values of {name} than the same grid file has here. {GO_ON_ELSEWHERE}"
             )
+
+
+def same_values(held: np.ndarray, expected: np.ndarray) -> bool:
+    """Whether a store's coordinate is this one."""
+    if expected.dtype.kind != "f":
+        return held.tolist() == expected.tolist()
+    return held.shape == expected.shape and np.allclose(held, expected, rtol=SAME_VALUE, atol=0.0)
 
 
 def check_same_circumstances(store: Store, found: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -606,9 +640,14 @@ def _deleted(path: Path) -> Path:
     return path.with_name(f".{path.name}.old")
 
 
+def extended(path: Path) -> Path:
+    """Where the extension of a store is until it is complete."""
+    return path.with_name(f".{path.name}.extended")
+
+
 def remove_leftovers(path: Path) -> None:
     """What creations, deletions and writes that were killed have left of the store at `path`. Nobody else may be writing it."""
-    for folder in (_unfinished(path), _deleted(path)):
+    for folder in (_unfinished(path), _deleted(path), extended(path), _unfinished(extended(path))):
         if folder.exists():
             shutil.rmtree(folder)
     for file in path.rglob("*.partial"):

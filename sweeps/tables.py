@@ -45,7 +45,7 @@ def read(path: Path) -> dict[str, Column]:
         raise TableError(f"{path}: needs pyarrow; install it with: {install}") from None
     except UnicodeDecodeError as error:
         raise TableError(f"{path}: found the byte {error.object[error.start]:#04x}, not UTF-8; allowed: text in UTF-8") from None
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError, NotImplementedError, csv.Error) as error:
         raise TableError(f"{path}: cannot be read: {brief(str(error))}") from None
     if not cells[0]:
         raise TableError(f"{path}: found no rows; allowed: a row a game")
@@ -59,7 +59,7 @@ def _csv(path: Path) -> tuple[list[str], Cells]:
         _check_names(path, names)
         cells: Cells = [[] for _ in names]
         uneven: list[tuple[int, int]] = []
-        for number, row in enumerate(rows, 1):
+        for number, row in enumerate(filter(None, rows), 1):
             if len(row) != len(names):
                 uneven.append((number, len(row)))
                 continue

@@ -1,5 +1,7 @@
 """Games that failed, once more: what is replaced, what is recorded, and what a crash in between leaves."""
 
+import errno
+import shutil
 import threading
 import warnings
 from pathlib import Path
@@ -13,11 +15,11 @@ import zarr
 from typer.testing import CliRunner
 
 import mfg_jax as mfg
-from sweeps import cli, engine
+from sweeps import cli, engine, information, store
 from sweeps.engine import Interrupted
 from sweeps.retrying import FAILED, RetryError, statuses_named
 from sweeps.spec import load_spec
-from sweeps.store import StoreError, open_existing
+from sweeps.store import Store, StoreError, open_existing
 from tests.made_up import HARD, PATIENT, POINTS, assert_same_bits, loaded, make, retry, run
 
 SPEC = make()
@@ -213,3 +215,51 @@ def test_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         [f"mfgsweep: --retry: found 'lost'; allowed: failed, or of {', '.join(FAILED)}"],
     )
     assert mfgsweep("run", "grid.yaml", "--retry", "failed", "--fresh")[0] == 2
+
+
+def test_what_a_broken_retry_withdrew_the_next_one_solves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As on a full disk between the two: `finished` does not hide it, and a run makes it good as well."""
+    path = tmp_path / "s.zarr"
+    run(make(), path)
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as broken, pytest.raises(StoreError, match="the disk is full"):
+        broken.setattr(Store, "write_part", full)
+        retry(PATIENT, path)
+    assert (loaded(path)["status"] == 0).sum() == HARD
+    assert any(line.startswith("finished    not yet") for line in information.lines(path))
+    shutil.copytree(path, tmp_path / "copy.zarr")
+    progress, _ = retry(PATIENT, path)
+    assert (progress.points, progress.statuses["converged"]) == (HARD, HARD)
+    assert (loaded(path)["attempt"] > 0).sum() == HARD
+    before = loaded(tmp_path / "copy.zarr").attrs["finished"]
+    run(make(), tmp_path / "copy.zarr")
+    assert (loaded(tmp_path / "copy.zarr")["attempt"] == 0).all()
+    assert loaded(tmp_path / "copy.zarr").attrs["finished"] >= before
+
+
+def test_a_store_that_vanishes_is_not_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "s.zarr"
+    run(make(), path)
+    monkeypatch.setattr(Store, "withdraw", lambda *arguments: shutil.rmtree(path))
+    with pytest.raises(StoreError, match="was removed, moved or replaced"):
+        retry(PATIENT, path)
+    assert not path.exists()
+
+
+def test_other_points_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "s.zarr"
+    run(make(), path)
+    monkeypatch.setattr(store, "same_values", lambda held, expected: False)
+    with pytest.raises(StoreError, match="its points have other values of A"):
+        retry(PATIENT, path)
+
+
+def test_a_missing_file_is_not_read_as_nan(tmp_path: Path):
+    path = tmp_path / "s.zarr"
+    run(make(sweep={"A": [300.0, 1.0], "gamma": [0.02, 0.05]}), path)
+    (path / "d_mean_spread" / "c" / "0" / "0" / "0").unlink()
+    with pytest.raises(StoreError, match="d_mean_spread/c/0/0/0: is damaged: it is missing"):
+        retry(make(sweep={"A": [300.0, 1.0], "gamma": [0.02, 0.05]}, solver=dict(PATIENT.solver)), path)

@@ -104,3 +104,24 @@ def test_who_waits_for_a_store_to_be_made_can_be_stopped(tmp_path: Path):
     stop.set()
     with lock.hold(tmp_path / "s.zarr"), games_made_up(), pytest.raises(Interrupted):
         engine.run(SPEC, tmp_path / "s.zarr", stop=stop, share=Share(1, 2))
+
+
+def test_a_share_does_not_begin_anew_where_an_extension_was_broken_off(tmp_path: Path):
+    """Between its two renames there is nothing at the path, and all of the store beside it."""
+    path = tmp_path / "s.zarr"
+    run(SPEC, path)
+    path.rename(path.with_name(".s.zarr.replaced"))
+    progress, asked_for = run(SPEC, path, share=Share(1, 3))
+    assert (progress.done_before, asked_for) == (BLOCK, [])
+    assert [entry.name for entry in tmp_path.iterdir()] == ["s.zarr"]
+
+
+@pytest.mark.parametrize("count", [(1, 2, 3, 4, 6, 8)])
+def test_shares_conflict_where_they_have_a_block_in_common(count: tuple[int, ...]):
+    shares = [Share(number, of) for of in count for number in range(1, of + 1)]
+    blocks = [Block(number, 0, 1, ()) for number in range(24)]
+    for one in shares:
+        owner = lock.Owner(one.name, "host", "", 1, None, "now")
+        for other in shares:
+            common = any(one.owns(block) and other.owns(block) for block in blocks)
+            assert owner.conflicts_with(other.name) == common

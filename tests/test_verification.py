@@ -11,6 +11,7 @@ import zarr
 from typer.testing import CliRunner
 
 from sweeps import cli, extending, runtime, verification
+from sweeps.kinds import Column
 from sweeps.store import Store, StoreError, open_existing
 from sweeps.verification import Verification
 from tests.made_up import HARD, PATIENT, POINTS, games_made_up, make, retry, run
@@ -85,7 +86,7 @@ class TestWholeStores:
     def test_unfinished(self, path: Path):
         target = open_existing(path)
         for part in target.parts(np.arange(POINTS).reshape(target.shape) < 6):
-            target.withdraw(part)
+            target.write_part(part, {"status": np.zeros(len(part))})
         found = verify(path)
         assert found.wrong == []
         assert ("statuses are known", "12 games, of which 6 pending", 0) in found.checks
@@ -94,7 +95,7 @@ class TestWholeStores:
     def test_not_begun(self, path: Path):
         target = open_existing(path)
         for part in target.parts(np.ones(target.shape, bool)):
-            target.withdraw(part)
+            target.write_part(part, {"status": np.zeros(len(part))})
         assert wrong(path) == []
 
     def test_retried(self, path: Path):
@@ -154,7 +155,8 @@ class TestWhatIsFound:
 
     def test_a_variable_that_is_lost(self, path: Path):
         shutil.rmtree(path / "peak_time")
-        assert wrong(path) == ["peak_time: missing"]
+        with pytest.raises(StoreError, match=r"peak_time/zarr.json: is damaged: it is missing"):
+            verify(path)
 
     def test_numbers_that_are_missing(self, path: Path):
         change(path, "mean_spread", 6, np.nan)
@@ -187,6 +189,14 @@ class TestWhatIsFound:
         assert found.checks[-1][:2] == ("solved again, to 1e-06: not made by these versions on this device", "8 of 12 games")
         change(path, "expected_fills", 1, held + 1e-4)
         assert wrong(path) == ["expected_fills of the game A 1.0, gamma 0.02, crowd_mean 1.0: solved again, it is another"]
+
+    def test_a_coordinate_of_a_table(self, tmp_path: Path):
+        path = tmp_path / "t.zarr"
+        columns = {"A": Column(np.array([1.0, 2.0]), "t.csv"), "gamma": Column(np.array([0.1, 0.2]), "t.csv")}
+        run(make(sampling="table", sweep={}, table=columns), path)
+        assert wrong(path) == []
+        array_of(path, "A")[...] = [1.0, 2.5]
+        assert wrong(path, 0) == ["A: the coordinate is not that of the spec"]
 
     def test_another_spec_or_coordinate(self, path: Path):
         array_of(path, "gamma")[...] = [0.02, 0.06]
