@@ -91,7 +91,7 @@ def run(
         StoreError: the store cannot be used as asked, or another run fills it. Interrupted: `stop` was set before the end.
     """
     runtime.configure()
-    path = path.resolve()
+    path = store.itself(path)
     sweep = Sweep(spec)
     if resume and not store.exists(path):
         raise store.missing(path)

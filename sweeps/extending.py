@@ -51,7 +51,7 @@ def extend(spec: Spec, path: Path, stop: threading.Event | None = None) -> Exten
         engine.Interrupted: `stop` was set.
     """
     runtime.configure()
-    path = path.resolve()
+    path = store.itself(path)
     if not store.exists(path):
         raise store.missing(path)
     with engine.holding(path):

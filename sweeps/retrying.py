@@ -64,7 +64,7 @@ def retry(
         StoreError: there is no store of this spec at `path`, or another run fills it. Interrupted: `stop` was set before the end.
     """
     runtime.configure()
-    path, sweep = path.resolve(), Sweep(spec)
+    path, sweep = store.itself(path), Sweep(spec)
     if not store.exists(path):
         raise store.missing(path)
     with engine.holding(path) as held:

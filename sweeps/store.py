@@ -15,6 +15,7 @@ import itertools
 import json
 import math
 import shutil
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -385,11 +386,20 @@ def create(path: Path, spec: Spec, design: Design, labels: Labels, block: tuple[
         _consolidate(unfinished)
         synchronise((file for file in unfinished.rglob("*") if file.is_file()), unfinished)
     except OSError:  # on a full disk it would be in the way
-        shutil.rmtree(unfinished, ignore_errors=True)
+        _remove_while_written(unfinished)
         raise
     unfinished.rename(path)
     synchronise_one(path.parent)
     return Store(path)
+
+
+def _remove_while_written(folder: Path) -> None:
+    """Zarr writes several files at a time: when one fails, others may still come."""
+    for _ in range(100):
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.01)
+        if not folder.exists():
+            return
 
 
 def _write_template(group: zarr.Group, spec: Spec, design: Design, labels: Labels, block: tuple[int, ...]) -> None:
@@ -473,6 +483,11 @@ def _consolidate(path: Path) -> None:
         # Consolidated metadata is not yet in the zarr v3 specification, but without it every xr.open_zarr warns.
         warnings.filterwarnings("ignore", message=".*[Cc]onsolidated metadata.*")
         zarr.consolidate_metadata(path)
+
+
+def itself(path: Path) -> Path:
+    """The path of the store, where this is a link to it or has no name (as `.`): what is beside it must be beside the store."""
+    return path.resolve() if path.is_symlink() or not path.name else path
 
 
 def exists(path: Path) -> bool:
