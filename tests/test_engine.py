@@ -791,7 +791,7 @@ class TestRefusals:
         assert self.refuse(path, make(WILD)).splitlines() == [
             f"{path}: was begun where numbers may come out differently:",
             f"  {line}",
-            "Go on with the installation that began it, choose another --out, or --fresh to delete the store and start again.",
+            "Go on with the installation that began it, or make another store.",
         ]
 
     def test_a_store_of_an_older_format_is_read_and_not_gone_on_with(self, path: Path):
