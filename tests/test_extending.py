@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 import mfg_jax as mfg
 from sweeps import agreement, cli, engine, extending, runtime, store
-from sweeps.dataset import PATHS
+from sweeps.dataset import PATHS, variables
 from sweeps.extending import Extension
 from sweeps.kinds import Column
 from sweeps.recorded import spec_of
@@ -94,7 +94,9 @@ class TestMoreGames:
         target = store.create(path, sweep.spec, sweep.design, sweep.labels(), (1, 2, 2), engine.attributes_of(sweep, 5))
         done = numbers.random(target.statuses().shape) < 0.6
         for part in target.parts(done):
-            made = {name: numbers.normal(size=target.read(name, part).shape) for name in ("mean_spread", "clipped_mass")}
+            made = {
+                name: numbers.normal(size=target.read(name, part).shape) for name in (variable.name for variable in variables(SPEC))
+            }
             target.write_part(part, made | {"status": numbers.integers(1, 7, len(part))})
         before = loaded(path)
         larger = make(sweep=dict(zip(CONTENT["sweep"], orders, strict=True)))
