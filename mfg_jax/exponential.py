@@ -30,11 +30,8 @@ GAUSS = (0.5 - 3**0.5 / 6, 0.5 + 3**0.5 / 6)
 class _Stable(Scheme):
     """Steps of exponentials, which no fill rate makes unstable."""
 
-    def unstable(
-        self, rates: Float[Array, "step stage side edge *batch"], dt: Float[Array, "step *batch"], most: Edges
-    ) -> Bool[Array, "*batch"]:
-        del rates, most
-        return jnp.zeros(dt.shape[1:], bool)
+    def unstable(self, most: Edges) -> Bool[Array, "*batch"]:
+        return jnp.zeros(most.shape[2:], bool)
 
 
 @register_static

@@ -9,6 +9,11 @@ from jaxtyping import Array, Float, Int
 STENCIL = 6  # nodes of a local interpolant: its error, of order 6, stays below that of a fourth-order scheme
 
 
+def joined(before: Float[Array, "step ..."], end: Float[Array, "..."]) -> Float[Array, "time ..."]:
+    """A path from what it is where each step starts, and at the end."""
+    return jnp.concatenate([before, end[None]])
+
+
 def graded_fractions(n_steps: int, grading: float) -> Float[np.ndarray, " time"]:
     """Fractions 0 … 1 of the horizon, clustered towards the close (MODEL.md, section 9): 1 − (e^(a·u) − 1)/(e^a − 1), u = 1 … 0.
 

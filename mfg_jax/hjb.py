@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from mfg_jax.game import Game
+from mfg_jax.grid import joined
 from mfg_jax.lattice import Edges, States, along_edges, jumps
 from mfg_jax.model import Model
 
@@ -72,19 +73,19 @@ def solve_backward(model: Model, game: Game, crowd: Float[Array, "time side *bat
         value, most = later
         at_stages, crowd_earlier, dt = interval
         earlier, rates = scheme.backward_step(controls, game.running_cost, value, at_stages, dt)
-        most = reduce(jnp.maximum, jax.lax.stop_gradient(dt * rates), most)
+        most = reduce(jnp.fmax, jax.lax.stop_gradient(dt * rates), most)  # a stage that is NaN hides none before it
         return (earlier, most), (earlier, wanted(earlier, crowd_earlier), rates)
 
     wanted_at_end = wanted(game.terminal_value, crowd[-1])
     end = (game.terminal_value, jnp.zeros_like(wanted_at_end))
     intervals = (crowd_at_stages(model, crowd), crowd[:-1], game.dt)
     (_, most), (values, wanted_before, rates) = jax.lax.scan(step, end, intervals, reverse=True)
-    wanted_offsets = jnp.concatenate([wanted_before, wanted_at_end[None]])
     return Policy(
         crowd=crowd,
-        value=jnp.concatenate([values, game.terminal_value[None]]),
-        wanted=wanted_offsets,
-        quotes=game.flow.bounded(wanted_offsets),
+        value=joined(values, game.terminal_value),
+        wanted=joined(wanted_before, wanted_at_end),
+        # joined last, so that what needs the steps' starts alone costs no copy
+        quotes=joined(game.flow.bounded(wanted_before), game.flow.bounded(wanted_at_end)),
         rates=rates,
-        unstable=scheme.unstable(rates, game.dt, most),
+        unstable=scheme.unstable(most),
     )

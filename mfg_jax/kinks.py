@@ -96,14 +96,11 @@ def _missed_quotes(kinks: Kinks) -> Edges:
 
 
 def with_missed_quotes(
-    game: Game,
-    averages: Float[Array, "time side *batch"],
-    missed_at_start: Float[Array, "step side *batch"],
-    missed_at_end: Float[Array, "step side *batch"],
+    game: Game, averages: Float[Array, "time side *batch"], missed: Float[Array, "step side *batch"]
 ) -> Float[Array, "time side *batch"]:
-    """The crowd's averages, moved by those of the missed quotes over the crowd at the start and at the end of each step."""
+    """The crowd's averages, moved by those of the missed quotes over the crowd of each step."""
     dt = game.dt[:, None]
     nothing = jnp.zeros_like(averages[:1])
-    moved = jnp.concatenate([dt * missed_at_start, nothing]) + jnp.concatenate([nothing, dt * missed_at_end])
+    moved = jnp.concatenate([dt * missed, nothing]) + jnp.concatenate([nothing, dt * missed])
     weight = jnp.concatenate([dt, nothing[:, :1]]) + jnp.concatenate([nothing[:, :1], dt])
     return averages + moved / weight

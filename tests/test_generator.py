@@ -60,7 +60,14 @@ def test_the_spectral_bound_is_one_and_never_more_than_twice_the_largest_exit_ra
     bound, exit_rate = float(speed_bound(rates)), float(exit_speed(rates))
     largest = np.abs(np.linalg.eigvals(generator(rates))).max()
     assert largest * (1.0 - 1e-9) <= bound <= 2.0 * exit_rate * (1.0 + 1e-12)
-    assert 2.0 * exit_rate <= 4.0 * rates.max()
+
+
+@given(seed=st.integers(0, 1000), magnitude=st.floats(-6.0, 8.0))
+def test_a_bound_for_the_largest_rates_bounds_all_that_are_less(seed: int, magnitude: float) -> None:
+    rates = random_rates(seed, 10.0**magnitude)
+    less = rates * np.random.default_rng(seed).random(rates.shape)
+    assert np.abs(np.linalg.eigvals(generator(less))).max() <= float(speed_bound(rates)) * (1.0 + 1e-9)
+    assert float(exit_speed(less)) <= float(exit_speed(rates))
 
 
 @given(seed=st.integers(0, 1000), magnitude=st.floats(-6.0, 8.0), start=st.integers(0, STATES - 1))
