@@ -6,6 +6,7 @@ Bounds and the Hamiltonian follow from those two. All arrays broadcast: [side, e
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 from jax.tree_util import register_static
 from jaxtyping import Array, Float
 
+from mfg_jax.fast_exp import exp
 from mfg_jax.parameters import Flow
 from mfg_jax.wright_omega import wright_omega
 
@@ -44,11 +46,23 @@ class Coupling(ABC):
 
 
 class _Exponential(Coupling):
-    """Rates that fall as exp(−kδ) whatever the crowd does share the classical best quote 1/k − jump."""
+    """Rates A·exp(exponent) that fall as exp(−kδ) whatever the crowd does share the classical best quote 1/k − jump."""
+
+    @abstractmethod
+    def exponent(self, quote: Sided, crowd: Sided, flow: Flow) -> Sided:
+        """Linear in both offsets."""
+
+    def rate(self, quote: Sided, crowd: Sided, flow: Flow) -> Sided:
+        return flow.A * exp(self.exponent(quote, crowd, flow), self._largest_exponent(flow))
 
     def unbounded_quote(self, jump: Sided, crowd: Sided, flow: Flow) -> Sided:
         del crowd
         return 1.0 / flow.k - jump
+
+    def _largest_exponent(self, flow: Flow) -> Array:
+        """Of offsets within the bounds, in size."""
+        corners = itertools.product((flow.quote_min, flow.quote_max), repeat=2)
+        return jnp.max(jnp.stack([jnp.abs(self.exponent(quote, crowd, flow)) for quote, crowd in corners]))
 
 
 @register_static
@@ -56,8 +70,8 @@ class _Exponential(Coupling):
 class Relative(_Exponential):
     """A·exp(−k(δ − δ̄)): only the offset relative to the crowd counts."""
 
-    def rate(self, quote: Sided, crowd: Sided, flow: Flow) -> Sided:
-        return flow.A * jnp.exp(-flow.k * (quote - crowd))
+    def exponent(self, quote: Sided, crowd: Sided, flow: Flow) -> Sided:
+        return -flow.k * (quote - crowd)
 
 
 @register_static
@@ -65,8 +79,8 @@ class Relative(_Exponential):
 class Elastic(_Exponential):
     """A·exp(−k0·δ̄)·exp(−k(δ − δ̄)): relative competition for a flow that falls as the crowd widens."""
 
-    def rate(self, quote: Sided, crowd: Sided, flow: Flow) -> Sided:
-        return flow.A * jnp.exp(-flow.k * (quote - crowd) - flow.k0 * crowd)
+    def exponent(self, quote: Sided, crowd: Sided, flow: Flow) -> Sided:
+        return -flow.k * (quote - crowd) - flow.k0 * crowd
 
 
 @register_static
@@ -90,9 +104,9 @@ class MarketShare(Coupling):
 class Uncoupled(_Exponential):
     """A·exp(−kδ): one maker alone."""
 
-    def rate(self, quote: Sided, crowd: Sided, flow: Flow) -> Sided:
+    def exponent(self, quote: Sided, crowd: Sided, flow: Flow) -> Sided:
         del crowd
-        return flow.A * jnp.exp(-flow.k * quote)
+        return -flow.k * quote
 
 
 COUPLINGS: dict[str, Coupling] = {
