@@ -376,6 +376,44 @@ def export(
 
 
 @app.command()
+def quotes(
+    source: Annotated[Path, typer.Argument(metavar="GRID.yaml|STORE", help="A grid file, or a store made by `mfgsweep run`.")],
+    tick: Annotated[float, typer.Option(help="Distance of neighbouring prices, in the price units of the grid file.")],
+    at: Annotated[str, typer.Option(help="Which game: A=10,k=1.5,… a value of all that is swept.")] = "",
+    times: Annotated[int, typer.Option(help="At how many times of the day.")] = 11,
+    csv: Annotated[Path | None, typer.Option(help="A file for the table, a row a quote; - for the standard output.")] = None,
+) -> None:
+    """A table of quotes in ticks by time and inventory, with the expected time to fill."""
+    if not 0 < tick < float("inf"):
+        raise _fail(f"--tick: found {tick:g}; allowed: a finite number > 0")
+    if times < 1:
+        raise _fail(f"--times: found {times}; allowed: a whole number >= 1")
+    spec = None if source.is_dir() else _load(source)
+
+    from sweeps import runtime
+
+    runtime.configure()
+    from sweeps import quoting
+    from sweeps.choosing import ChoiceError
+    from sweeps.store import StoreError
+
+    try:
+        with _damage_is_told(source):
+            solution = quoting.of_store(source, at) if spec is None else quoting.of_grid(spec, at)
+        found = quoting.quotes(solution, tick, times)
+        typer.echo(quoting.report(found) if csv is None else "\n".join(found.facts), err=csv is not None)
+        if csv == Path("-"):
+            typer.echo(quoting.as_csv(found), nl=False)
+        elif csv is not None:
+            quoting.write(found, csv)
+            typer.echo(f"wrote {csv}")
+    except (StoreError, OSError) as error:
+        raise _fail(error) from None
+    except (ChoiceError, quoting.QuotesError) as error:
+        raise _fail(f"{source}: {error}") from None
+
+
+@app.command()
 def calibrate(
     data: Annotated[
         Path, typer.Argument(metavar="TRADES", help="A CSV or Parquet file of trades with quotes, or of fills by offset.")

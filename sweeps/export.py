@@ -9,6 +9,8 @@ from pathlib import Path
 import pandas as pd
 import xarray as xr
 
+from sweeps.files import written_whole
+
 
 class ExportError(ValueError):
     """A file that cannot be written; the message says what to do."""
@@ -46,18 +48,14 @@ def export(dataset: xr.Dataset, path: Path) -> None:
     """Writes .csv or .parquet (one row a game, scalars only) or .nc (everything), whole or not at all.
 
     Raises:
-        ExportError: another ending, a folder that is not there, or a package that is missing.
+        ExportError: another ending, or a package that is missing.
+        OSError: the folder is not there, or the file cannot be written.
     """
     if path.suffix not in WRITERS:
         raise ExportError(f"{path}: found the ending {path.suffix!r}; allowed: {', '.join(WRITERS)}")
-    if not path.parent.is_dir():
-        raise ExportError(f"{path}: the folder {path.parent} does not exist; make it first")
-    unfinished = path.with_name(f".unfinished-{path.name}")
     try:
-        WRITERS[path.suffix](dataset, unfinished)
-        unfinished.replace(path)
+        with written_whole(path) as unfinished:
+            WRITERS[path.suffix](dataset, unfinished)
     except ImportError:
         package = {".parquet": "pyarrow", ".nc": "h5netcdf and h5py"}[path.suffix]
         raise ExportError(f"{path}: needs {package}; install it with: {sys.executable} -m pip install 'mfg-jax[export]'") from None
-    finally:
-        unfinished.unlink(missing_ok=True)

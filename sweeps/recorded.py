@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from sweeps.kinds import Column
-from sweeps.schema import Spec
-from sweeps.store import Store
+from sweeps.schema import SolverSection, Spec
+from sweeps.store import Store, StoreError
 
 
 def spec_of(store: Store) -> Spec:
     """The spec whose canonical form the attribute `spec` is.
 
     Of a table only digests are recorded there: its columns are the store's coordinates, which its constraints have left.
+
+    Raises:
+        StoreError: there is none, or the coordinates are damaged.
     """
+    try:
+        return _spec_of(store)
+    except StoreError:
+        raise
+    except (KeyError, TypeError, ValueError):
+        raise StoreError(f"{store.path}: the spec in its attributes cannot be read") from None
+
+
+def spec_of_attempt(spec: Spec, attempt: int, attributes: Mapping[str, Any]) -> Spec:
+    """The spec that games of this `attempt` were solved with."""
+    if not attempt:
+        return spec
+    return spec.model_copy(update={"solver": SolverSection(**attributes["retries"][attempt - 1]["solver"])})
+
+
+def _spec_of(store: Store) -> Spec:
     recorded = dict(store.attributes["spec"])
     axes, order = recorded.pop("sweep"), recorded.pop("sweep_order")
     if recorded["sampling"] == "table":

@@ -12,10 +12,10 @@ import numpy as np
 from sweeps import engine, markdown, runtime
 from sweeps.agreement import UNSTEADY, agreeing, described, precision, same_bits
 from sweeps.dataset import ATTEMPT, CERTIFICATES, CONVERGED, EQUILIBRIA, PATHS, SCALARS, STATUSES, variables
-from sweeps.recorded import spec_of
-from sweeps.schema import SolverSection, hash_of
+from sweeps.recorded import spec_of, spec_of_attempt
+from sweeps.schema import hash_of
 from sweeps.solver import Results, Solved, Solver
-from sweeps.store import Store, StoreError, open_existing, same_values
+from sweeps.store import Store, open_existing, same_values
 from sweeps.sweep import Sweep
 
 NEVER_MISSING = {variable.name for variable in (*CERTIFICATES, *SCALARS, *PATHS, EQUILIBRIA)} | {"value", "density"}
@@ -63,13 +63,7 @@ def verify(path: Path, sample: int) -> Verification:
     """
     runtime.configure()
     target = open_existing(path)
-    try:
-        spec = spec_of(target)
-    except StoreError:
-        raise
-    except (KeyError, TypeError, ValueError):
-        raise StoreError(f"{path}: the spec in its attributes cannot be read") from None
-    sweep, found = Sweep(spec), Verification()
+    sweep, found = Sweep(spec_of(target)), Verification()
     _check_labels(target, sweep, found)
     if "status" in target.names:
         readable = target.names - _check_files(target, sweep, found)
@@ -160,9 +154,7 @@ def _check_sample(target: Store, sweep: Sweep, readable: set[str], sample: int, 
     wanted = np.where(exact[attempts], status != 0, status == CONVERGED)
     chosen = _chosen(wanted, sample)
     for attempt in np.unique(attempts[chosen]).tolist():
-        spec = sweep.spec
-        if attempt:
-            spec = spec.model_copy(update={"solver": SolverSection(**records[attempt]["solver"])})
+        spec = spec_of_attempt(sweep.spec, attempt, target.attributes)
         of_attempt = chosen & (attempts == attempt)
         wrong = _differences(target, Sweep(spec), readable, of_attempt, bool(exact[attempt]))
         how = "bit for bit" if exact[attempt] else f"to {precision(spec):g}: not made by these versions on this device"

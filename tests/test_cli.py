@@ -742,7 +742,8 @@ class TestHelp:
     def test_names_every_command(self):
         result = mfgsweep("--help")
         assert result.exit_code == 0
-        for command in ("run", "extend", "plan", "info", "verify", "export", "sensitivity", "calibrate", "reach", "doctor"):
+        solve, look = ("run", "extend", "plan", "info", "verify"), ("export", "quotes", "sensitivity")
+        for command in (*solve, *look, "calibrate", "reach", "doctor"):
             assert command in result.stdout
             assert "Usage:" in mfgsweep(command, "--help").stdout
 
