@@ -414,6 +414,39 @@ def quotes(
 
 
 @app.command()
+def plot(
+    store: StorePath,
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="A stored variable: mean_spread, full_spread, density, …")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="FILE.png, FILE.svg or FILE.pdf.")],
+    at: Annotated[str, typer.Option(help="Which games: A=10,k=1.5,… where more than two dims vary.")] = "",
+    times: Annotated[int | None, typer.Option(help="Draw a surface as lines at so many times.")] = None,
+) -> None:
+    """Draw a stored variable for a paper: lines, contours or a map, with units."""
+    from sweeps import plots
+
+    if not plots.can_be_drawn():
+        raise _fail(plots.WITHOUT)
+    if times is not None and times < 1:
+        raise _fail(f"--times: found {times}; allowed: a whole number >= 1")
+
+    from sweeps import drawing
+    from sweeps.choosing import ChoiceError
+    from sweeps.dataset import open_store
+    from sweeps.store import StoreError, open_existing
+
+    try:
+        open_existing(store)
+        with _damage_is_told(store), open_store(store) as dataset:
+            found = drawing.picture(dataset, what, at, times)
+        drawing.write(found, output)
+    except (StoreError, OSError) as error:
+        raise _fail(error) from None
+    except (ChoiceError, drawing.DrawingError) as error:
+        raise _fail(f"{store}: {error}") from None
+    typer.echo("\n".join([*found.facts, f"wrote {output}"]))
+
+
+@app.command()
 def calibrate(
     data: Annotated[
         Path, typer.Argument(metavar="TRADES", help="A CSV or Parquet file of trades with quotes, or of fills by offset.")

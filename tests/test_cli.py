@@ -742,7 +742,7 @@ class TestHelp:
     def test_names_every_command(self):
         result = mfgsweep("--help")
         assert result.exit_code == 0
-        solve, look = ("run", "extend", "plan", "info", "verify"), ("export", "quotes", "sensitivity")
+        solve, look = ("run", "extend", "plan", "info", "verify"), ("export", "quotes", "plot", "sensitivity")
         for command in (*solve, *look, "calibrate", "reach", "doctor"):
             assert command in result.stdout
             assert "Usage:" in mfgsweep(command, "--help").stdout
