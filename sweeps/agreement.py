@@ -32,7 +32,7 @@ def same_bits(expected: np.ndarray, found: np.ndarray) -> np.ndarray:
 
 
 def agreeing(variable: Variable, expected: np.ndarray, found: np.ndarray, spread: np.ndarray, precision: float) -> np.ndarray:
-    """Of which games [game] the numbers [game, …] agree within the precision.
+    """Of which games [game] the numbers [game, …] agree within the precision, infinite ones only where they are the same.
 
     Args:
         spread: the mean spread of each game [game], to which small prices are compared; small pure numbers and lots are to 1.
@@ -42,10 +42,11 @@ def agreeing(variable: Variable, expected: np.ndarray, found: np.ndarray, spread
     floor = (
         np.abs(spread) if "{price}" in variable.units else np.full(games, 1.0 if variable.units in ("1", "lot", "lot^2") else 0.0)
     )
-    largest = np.nan_to_num(np.abs(expected)).max(axis=1, initial=0.0)
-    allowed = precision * np.maximum(largest, floor)
-    near = np.abs(expected - found) <= allowed[:, None]
-    return np.all(near | (np.isnan(expected) & np.isnan(found)), axis=1)
+    sizes = np.abs(np.column_stack([expected, floor]))
+    allowed = precision * sizes.max(axis=1, initial=0.0, where=np.isfinite(sizes))
+    with np.errstate(invalid="ignore"):  # the difference of equal infinities
+        near = np.abs(expected - found) <= allowed[:, None]
+    return np.all(near | (expected == found) | (np.isnan(expected) & np.isnan(found)), axis=1)
 
 
 def keep(target: Store, sweep: Sweep, part: Part, results: Results) -> Results:

@@ -384,6 +384,18 @@ class TestAgreement:
         assert agreement.agreeing(path, small, 2 * small, np.array([1.0]), 1e-6).all()
         assert not agreement.agreeing(path, small, 2 * small, np.array([1e-9]), 1e-6).any()
 
+    def test_infinite_numbers_are_no_scale(self):
+        """They agree with themselves alone, and leave their neighbours to be compared."""
+        (path,) = (variable for variable in PATHS if variable.name == "value_flat")
+        inf, nan = np.inf, np.nan
+        held = np.array([[inf, 1.0], [inf, 1.0], [inf, 1.0], [inf, 1.0], [inf, 1.0], [1.0, 1.0], [-inf, 0.0]])
+        new = np.array([[inf, 1.0], [inf, 1.1], [1.0, 1.0], [-inf, 1.0], [nan, 1.0], [inf, 1.0], [-inf, 1e-9]])
+        agrees = [True, False, False, False, False, False, True]
+        assert agreement.agreeing(path, held, new, np.full(7, 1.0), 1e-6).tolist() == agrees
+        ones, apart = np.ones((3, 1)), np.array([[1.0], [1.0 + 1e-7], [1.1]])
+        for spread in (inf, nan):
+            assert agreement.agreeing(path, ones, apart, np.full(3, spread), 1e-6).tolist() == [True, True, False]
+
 
 GRID = """\
 model: {coupling: relative, x_max: 3, n_steps: 16, scheme: rk4}
