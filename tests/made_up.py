@@ -3,6 +3,7 @@
 A game's numbers hang on its parameters alone. It converges where its `A` is at most the solver's `max_iterations`.
 """
 
+import shutil
 import zlib
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import pytest
 import xarray as xr
 
 import mfg_jax as mfg
@@ -83,6 +85,27 @@ def retry(
     """How the games that were tried again ended, and which they were."""
     with games_made_up() as asked_for:
         return retrying.retry(spec, path, statuses, **options), asked_for
+
+
+def fixtures_of(spec: Spec) -> tuple[Any, Any]:
+    """Of a module: a finished store that nobody changes, and a copy of it for each test."""
+
+    @pytest.fixture(scope="module")
+    def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+        path = tmp_path_factory.mktemp("finished") / "s.zarr"
+        run(spec, path)
+        return path
+
+    @pytest.fixture
+    def path(finished: Path, tmp_path: Path) -> Path:
+        return shutil.copytree(finished, tmp_path / "s.zarr")
+
+    return finished, path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files below a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def loaded(path: Path) -> xr.Dataset:

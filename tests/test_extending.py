@@ -25,13 +25,27 @@ from sweeps.spec import Spec
 from sweeps.store import StoreError
 from sweeps.sweep import Sweep
 from tests import made_up
-from tests.made_up import CONTENT, HARD, PATIENT, POINTS, assert_same_bits, games_made_up, loaded, make, retry, run
+from tests.made_up import (
+    CONTENT,
+    HARD,
+    PATIENT,
+    POINTS,
+    assert_same_bits,
+    contents,
+    fixtures_of,
+    games_made_up,
+    loaded,
+    make,
+    retry,
+    run,
+)
 
 SPEC = make()
 LARGER = make(sweep={"A": [0.5, 1.0, 300.0, 2.0, 3.0], "gamma": [0.02, 0.03, 0.05], "crowd_mean": [0.0, 1.0, -1.0]})
 OUTPUTS = {"paths": False, "gradients": ["peak_variance", "mean_spread"], "surfaces": True}
 MORE = make(outputs=OUTPUTS)
 ADDED = ("value", "ask", "bid", "density", "d_peak_variance")
+finished, path = fixtures_of(SPEC)
 
 
 def extend(spec: Spec, path: Path) -> Extension | None:
@@ -47,23 +61,6 @@ def marked(path: Path) -> xr.Dataset:
     assert isinstance(array, zarr.Array)
     array[...] = np.arange(POINTS).reshape(array.shape) + 0.5
     return loaded(path)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("finished") / "s.zarr"
-    run(SPEC, path)
-    return path
-
-
-@pytest.fixture
-def path(finished: Path, tmp_path: Path) -> Path:
-    """A finished store of SPEC of one's own."""
-    return shutil.copytree(finished, tmp_path / "s.zarr")
 
 
 class TestMoreGames:

@@ -14,9 +14,10 @@ from sweeps import cli, extending, runtime, verification
 from sweeps.kinds import Column
 from sweeps.store import Store, StoreError, open_existing
 from sweeps.verification import Verification
-from tests.made_up import HARD, PATIENT, POINTS, games_made_up, make, retry, run
+from tests.made_up import HARD, PATIENT, POINTS, contents, fixtures_of, games_made_up, make, retry, run
 
 SPEC = make(outputs={"paths": True})
+finished, path = fixtures_of(SPEC)
 
 
 def verify(path: Path, sample: int = POINTS) -> Verification:
@@ -27,10 +28,6 @@ def verify(path: Path, sample: int = POINTS) -> Verification:
     assert contents(path) == before
     assert len(asked_for) == sum(int(check.looked_at.split()[0]) for check in found.checks if "again" in check.what)
     return found
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def array_of(path: Path, name: str) -> Any:
@@ -51,19 +48,6 @@ def wrong(path: Path, sample: int = POINTS) -> list[str]:
     found = verify(path, sample)
     assert sum(check.wrong for check in found.checks) >= bool(found.wrong)
     return found.wrong
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("finished") / "s.zarr"
-    run(SPEC, path)
-    return path
-
-
-@pytest.fixture
-def path(finished: Path, tmp_path: Path) -> Path:
-    """A finished store of one's own."""
-    return shutil.copytree(finished, tmp_path / "s.zarr")
 
 
 class TestWholeStores:
