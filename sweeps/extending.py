@@ -169,7 +169,10 @@ def _copy(
     to_be_solved_again: bool,
     stop: threading.Event,
 ) -> None:
-    """Copies games block by block; those to be solved again stay pending, and are marked."""
+    """Copies games block by block; those to be solved again stay pending, and are marked.
+
+    What blocks took is not copied, as other games are in the blocks of the new store: the record holds the sum (`_record`).
+    """
     there = np.ix_(*(along >= 0 for along in places))
     wanted = np.zeros(new.statuses().shape, bool)
     wanted[there] = taken_over[np.ix_(*(along[along >= 0] for along in places))]
@@ -194,7 +197,8 @@ def _taken_over(old: Store, part: Part, places: Sequence[np.ndarray], names: Seq
 def _record(old: Store, new: Store, games: int, kept: Sequence[str]) -> None:
     about = old.attributes
     before = {name: value for name, value in about.items() if name in (*OF_A_RUN, *runtime.provenance())}
-    entry = {"extended": runtime.now(), "games": games, "kept": list(kept), "before": before}
+    seconds = float(old.seconds().sum())
+    entry = {"extended": runtime.now(), "games": games, "kept": list(kept), "seconds": seconds, "before": before}
     retries = {"retries": about["retries"]} if "retries" in about else {}
     new.update_attributes({**retries, "extended": [*about.get("extended", []), entry]})
     new.consolidate()

@@ -58,8 +58,9 @@ def _time_of_blocks(store: Store) -> list[str]:
 
 
 def _extended(entry: dict[str, Any]) -> str:
+    took = f", whose blocks took {duration(entry['seconds'])}" if "seconds" in entry else ""
     again = ", and solved again for more outputs" if entry["kept"] else ""
-    return f"extended    {entry['extended']}: {entry['games']} games taken over{again}"
+    return f"extended    {entry['extended']}: {entry['games']} games taken over{took}{again}"
 
 
 def _retried(entry: dict[str, Any]) -> str:
