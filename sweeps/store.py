@@ -516,18 +516,21 @@ def open_existing(path: Path) -> Store:
         whole = json.loads((path / "zarr.json").read_bytes())
         attributes = whole["attributes"]
         version = attributes["mfgsweep_format"]
+        is_newer = version > FORMAT
     except (FileNotFoundError, NotADirectoryError, KeyError, TypeError):
         raise StoreError(f"{path}: exists and is no store of mfgsweep; name another path") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _damaged(path / "zarr.json", str(error)) from None
-    if version > FORMAT:
+    if is_newer:
         raise StoreError(f"{path}: was made by a newer mfg-jax (format {version}, this one knows {FORMAT}); update mfg-jax")
     if (version > 1 or DIGEST in attributes) and attributes != _with_digest(attributes):
         raise _damaged(path / "zarr.json", f"its attributes do not match their {DIGEST}")
-    _check_description(path, whole)
     try:
+        _check_description(path, whole)
         store = Store(path)
-    except (KeyError, TypeError, ValueError) as error:
+    except StoreError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _damaged(path / "zarr.json", str(error)) from None
     if STATUS.name not in store.names:
         raise _damaged(path / STATUS.name / "zarr.json", "it is missing")

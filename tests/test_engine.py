@@ -850,6 +850,17 @@ class TestStartingAfresh:
     def test_needs_no_store(self, tmp_path: Path):
         assert run(make(CALM), tmp_path / "s.zarr", fresh=True).done == 8
 
+    @pytest.mark.parametrize("left", [b"", b"{", b"[" * 100_000, b"\x00" * 100, b"\xff\xfe", None])
+    def test_of_a_store_that_no_longer_says_what_it_is(self, path: Path, left: bytes | None):
+        """It is told how, and left alone: it might be something else. Without `fresh` alike."""
+        description = path / "zarr.json"
+        description.write_bytes(description.read_bytes()[:-1] if left is None else left)
+        before = contents(path)
+        for fresh in (True, False):
+            with pytest.raises(StoreError, match=r"s\.zarr/zarr\.json: is damaged: .*; restore it from a copy, or delete"):
+                run(make(CALM), path, fresh=fresh)
+        assert contents(path) == before
+
     @pytest.mark.parametrize("kind", ["folder", "group"])
     def test_deletes_nothing_else(self, tmp_path: Path, kind: str):
         path = tmp_path / "precious"

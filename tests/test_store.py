@@ -7,7 +7,7 @@ import math
 import shutil
 import typing
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -495,6 +495,25 @@ class TestDamage:
         path.write_bytes(content)
         store.open_existing(grid.path)
 
+    @pytest.mark.parametrize("value", [None, 1, "x", [], {}])
+    def test_a_description_with_another_value_anywhere(self, grid: Store, value: Any):
+        """It is told, or the store is as before."""
+        path = grid.path / "zarr.json"
+        content = path.read_text()
+        told = 0
+        for keys in _keys(json.loads(content), depth=3):
+            changed = inner = json.loads(content)
+            for key in keys[:-1]:
+                inner = inner[key]
+            inner[keys[-1]] = value
+            path.write_text(json.dumps(changed))
+            try:
+                assert store.open_existing(grid.path).attributes == grid.attributes
+            except store.StoreError as error:
+                assert "is damaged" in str(error) or "is no store of mfgsweep" in str(error)
+                told += 1
+        assert told > 30
+
     def test_a_description_that_is_missing(self, grid: Store):
         (grid.path / "value" / "zarr.json").unlink()
         with pytest.raises(
@@ -510,6 +529,14 @@ class TestDamage:
         path.write_bytes(path.read_bytes()[:length])
         with pytest.raises(ValueError, match="checksum"):
             grid.statuses()
+
+
+def _keys(description: dict[str, Any], depth: int) -> Iterator[tuple[str, ...]]:
+    """The ways to all values of nested mappings."""
+    for key, value in description.items():
+        yield (key,)
+        if isinstance(value, dict) and depth > 1:
+            yield from ((key, *inner) for inner in _keys(value, depth - 1))
 
 
 class TestCreation:
