@@ -218,7 +218,7 @@ def _surface(surface: xr.DataArray) -> Figure:
         "yaxis": {"title": {"text": "time (day)"}, "nticks": 4},
         "zaxis": {"title": {"text": units(surface) or "fraction"}, "nticks": 5},
         "aspectmode": "manual",
-        "aspectratio": {"x": 0.85, "y": 0.85, "z": 0.6},
+        "aspectratio": {"x": 0.78, "y": 0.78, "z": 0.55},
         "uirevision": "camera",
     }
     return {"data": [mesh], "layout": {"scene": scene, "margin": {"l": 0, "r": 0, "t": 0, "b": 0}, "uirevision": "page"}}
@@ -252,8 +252,8 @@ def _lacking(variable: Variable, output: str) -> Figure:
 def _flat(data: list[dict[str, Any]], axes: dict[str, Any]) -> Figure:
     for axis in ("xaxis", "yaxis"):
         if isinstance(title := axes[axis].get("title"), str):
-            axes[axis] |= {"title": {"text": title, "standoff": 4}}
-    layout = {"margin": {"l": 54, "r": 12, "t": 10, "b": 36}, "showlegend": False, "uirevision": "page", "hovermode": "closest"}
+            axes[axis] |= {"title": {"text": title, "standoff": 6}}
+    layout = {"margin": {"l": 62, "r": 12, "t": 10, "b": 38}, "showlegend": False, "uirevision": "page", "hovermode": "closest"}
     return {"data": data, "layout": layout | axes}
 
 

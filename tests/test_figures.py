@@ -2,13 +2,16 @@
 
 import base64
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
 
+import sweeps
 from sweeps import figures
 from sweeps.dataset import STATUSES, open_store
+from sweeps.notebook import Shown
 from tests import made_up
 
 SPEC = made_up.make(outputs={"surfaces": True}, units={"price": "tick", "time": "day"})
@@ -166,3 +169,39 @@ def test_large_slices_are_thinned_and_know_their_places() -> None:
     assert z.shape == (figures.MOST_CELLS, figures.MOST_CELLS)
     assert z[-1, -1] == 999_999
     assert z[3, 5] == np.float32(1_000 * found.places["A"][3] + found.places["k"][5])
+
+
+def embedded(shown: Shown) -> dict[str, Any]:
+    text = shown.page.split('<script type="application/json" id="sweep">')[1].split("</script>")[0]
+    return json.loads(text)
+
+
+def test_a_notebook_shows_the_same_figures(store: xr.Dataset) -> None:
+    shown = sweeps.show(store, A=3, gamma=0.05, crowd_mean=1.0)
+    content = embedded(shown)
+    (game,) = content["games"]
+    arrays = [content["arrays"][i] for i in game["arrays"]]
+    expected = figures.game_figures(store.sel(A=3, gamma=0.05, crowd_mean=1.0))
+    bits = [
+        value
+        for figure in expected.values()
+        for trace in figure["data"]
+        for value in trace.values()
+        if isinstance(value, dict) and "bdata" in value
+    ]
+    assert arrays == bits
+    assert "srcdoc" in shown._repr_html_()
+    assert "http" not in shown._repr_html_().split("srcdoc")[0]
+
+
+def test_a_notebook_shows_what_is_left_open(store: xr.Dataset) -> None:
+    content = embedded(sweeps.show(store, A=1.0))
+    assert {dim["name"]: dim["size"] for dim in content["about"]["games"]["dims"]} == {"A": 1, "gamma": 2, "crowd_mean": 2}
+    assert len(content["games"]) == 4
+
+
+def test_a_notebook_is_told_what_there_is(store: xr.Dataset) -> None:
+    with pytest.raises(ValueError, match=r"^A: found 2; allowed: 1\.0, 3\.0, 300\.0$"):
+        sweeps.show(store, A=2)
+    with pytest.raises(ValueError, match=r"^gama: .*did you mean `gamma`"):
+        sweeps.show(store, gama=0.02)
