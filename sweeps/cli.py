@@ -446,6 +446,58 @@ def plot(
     typer.echo("\n".join([*found.facts, f"wrote {output}"]))
 
 
+def view(
+    store: Annotated[
+        Path | None, typer.Argument(metavar="[STORE]", help="A store, also one that is being written; without one, a live game.")
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="On this machine; 0 for any that is free.")] = 0,
+) -> None:
+    """Serve a page that shows a store, or one game that is solved as its parameters move, to a browser."""
+    from sweeps.store import StoreError
+
+    try:
+        from sweeps.viewer import server
+
+        with _damage_is_told(store or Path()):
+            server.serve(store, port, _say_where_to_look)
+    except (StoreError, OSError) as error:
+        raise _fail(error) from None
+    except ImportError as error:
+        raise _fail(f"{error.name} is missing; install it with: {sys.executable} -m pip install 'mfg-jax[viz]'") from None
+
+
+@app.command()
+def report(
+    store: StorePath,
+    output: Annotated[Path, typer.Option("-o", "--output", help="FILE.html")],
+) -> None:
+    """Write the page that shows a store as one file, which opens without a network: its games, as many as fit, and where they come
+    from."""
+    from sweeps.runtime import readable
+    from sweeps.store import StoreError
+
+    if output.suffix != ".html":
+        raise _fail(f"{output}: found the ending {output.suffix!r}; allowed: .html")
+    try:
+        from sweeps.viewer import report as reports
+
+        with _damage_is_told(store):
+            made = reports.write(store, output)
+    except (StoreError, OSError) as error:
+        raise _fail(error) from None
+    except ImportError as error:
+        raise _fail(f"{error.name} is missing; install it with: {sys.executable} -m pip install 'mfg-jax[viz]'") from None
+    typer.echo(made.what_is_here)
+    typer.echo(f"wrote {output} ({readable(output.stat().st_size)})")
+
+
+def _say_where_to_look(address: str) -> None:
+    typer.echo(f"open        {address}")
+    port = address.split(":")[2].split("/")[0]
+    typer.echo(f"from afar   ssh -L {port}:127.0.0.1:{port} THIS-MACHINE, then the same address there")
+    typer.echo("stop        Ctrl-C")
+
+
 @app.command()
 def calibrate(
     data: Annotated[

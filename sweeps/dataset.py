@@ -182,13 +182,16 @@ def variables_of_one_equilibrium(spec: Spec) -> Iterator[Variable]:
         yield from SURFACES
 
 
-def open_store(path: str | Path) -> xr.Dataset:
+def open_store(path: str | Path, remember: bool = True) -> xr.Dataset:
     """The sweep at `path`, lazily. Also while it is being written: what is not done has status 0, and NaN or
     numbers that mean nothing.
+
+    Args:
+        remember: keep in memory what was read; otherwise it is read each time, and found as it is by then.
 
     Raises:
         FileNotFoundError: there is no store at `path`.
     """
     if not Path(path).is_dir():
         raise FileNotFoundError(f"{path}: no such store; `mfgsweep run GRID.yaml` makes one")
-    return xr.open_zarr(path, chunks=None)
+    return xr.open_dataset(path, engine="zarr", chunks=None, cache=remember)

@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from tests.browser import CHROMIUM
+
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
 
@@ -89,6 +93,15 @@ def test_the_check_of_branches_counts_every_game() -> None:
     counts = rows("check_branch.py", "--games", "4")
     assert sum(int(row[1]) for row in counts) == 4
     assert all(int(row[3]) == 0 for row in counts[:3])
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here: apt-get install chromium")
+def test_the_benchmark_of_the_viewer_measures_moves_and_opening() -> None:
+    answers, redraws, opening = rows("bench_viewer.py", "--short")
+    assert [answers[0], redraws[0]] == ["request to answer", "slider to redraw"]
+    assert 0 < float(answers[2]) < float(redraws[2])
+    assert opening[0] == "64"
+    assert all(float(cell) > 0 for cell in opening[1:])
 
 
 def test_runs_that_are_killed_lose_nothing() -> None:
