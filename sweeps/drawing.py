@@ -250,7 +250,7 @@ def _is_logarithmic(of: xr.DataArray) -> bool:
     if _is_named(of) or values.size < 3 or values[0] <= 0:
         return False
     linear, logarithmic = np.diff(values), np.diff(np.log(values))
-    return logarithmic.std() / logarithmic.mean() < linear.std() / linear.mean()
+    return bool(logarithmic.std() / logarithmic.mean() < linear.std() / linear.mean())
 
 
 def _edges(of: xr.DataArray) -> np.ndarray:
