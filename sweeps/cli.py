@@ -446,6 +446,7 @@ def plot(
     typer.echo("\n".join([*found.facts, f"wrote {output}"]))
 
 
+@app.command()
 def view(
     store: Annotated[
         Path | None, typer.Argument(metavar="[STORE]", help="A store, also one that is being written; without one, a live game.")
