@@ -17,6 +17,7 @@ import typer
 
 if TYPE_CHECKING:
     from sweeps.engine import Progress
+    from sweeps.place import Place
     from sweeps.spec import Spec
 
 BAD_INPUT, SOME_FAILED, INTERRUPTED = 2, 3, 130
@@ -36,7 +37,9 @@ class Device(StrEnum):
 
 TableKind = Literal["csv", "parquet"]
 Grid = Annotated[Path, typer.Argument(metavar="GRID.yaml", help="The grid file; configs/ has examples that explain it.")]
-StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="A zarr store made by `mfgsweep run`.")]
+StorePath = Annotated[
+    str, typer.Argument(metavar="STORE", help="A zarr store made by `mfgsweep run`: a path, or s3://BUCKET/NAME.")
+]
 Batch = Annotated[str, typer.Option(help="Games solved at once; auto fits them into the memory that is free.")]
 DeviceChoice = Annotated[Device | None, typer.Option("--device", help="Where to compute; the best device there is by default.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 3 when a game did not converge.")]
@@ -57,6 +60,15 @@ def _load(grid: Path) -> Spec:
     except SpecError as error:
         typer.echo(error, err=True)
         raise typer.Exit(BAD_INPUT) from None
+
+
+def _place(text: str) -> Place:
+    from sweeps.place import PlaceError, place
+
+    try:
+        return place(text)
+    except PlaceError as error:
+        raise _fail(f"the store: {error}") from None
 
 
 def _batch(text: str) -> int | None:
@@ -90,14 +102,18 @@ def _stop_on_interrupt() -> Iterator[threading.Event]:
 
 
 @contextmanager
-def _damage_is_told(store: Path) -> Iterator[None]:
-    """Numbers that are not as they were written end a command with one message."""
+def _damage_is_told(store: Place) -> Iterator[None]:
+    """Numbers that are not as they were written, or an object store that fails, end a command with one message."""
+    from sweeps.place import Refused, told
     from sweeps.store import StoreError
 
     try:
-        yield
+        with told(store):
+            yield
     except StoreError:
         raise
+    except Refused as error:
+        raise _fail(error) from None
     except ValueError as error:
         if "checksum" not in str(error):
             raise
@@ -120,7 +136,9 @@ def common(
 @app.command()
 def run(
     grid: Grid,
-    out: Annotated[Path | None, typer.Option(help="Where the store goes, instead of the grid file's `store`.")] = None,
+    out: Annotated[
+        str | None, typer.Option(help="Where the store goes, a path or s3://BUCKET/NAME, instead of the grid file's `store`.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a store; it must be there.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete the store that is there and start again.")] = False,
     retry: Annotated[
@@ -144,9 +162,9 @@ def run(
 ) -> None:
     """Solve every game of a grid file into a zarr store. The same command goes on where an interrupted one stopped."""
     spec = _load(grid)
-    path = out or (Path(spec.store) if spec.store else None)
-    if path is None:
+    if not (out or spec.store):
         raise _fail(f"{grid}: store: missing; allowed: a path here, or --out STORE")
+    path = _place(out or str(spec.store))
     if resume and fresh:
         raise _fail("--resume and --fresh contradict each other; give one of them")
     if retry is not None and fresh:
@@ -186,26 +204,26 @@ def extend(
     as_json: AsJson = False,
 ) -> None:
     """Add games or outputs to a store, keep what it holds, and solve the rest. The same command goes on where one stopped."""
-    spec = _load(grid)
+    spec, path = _load(grid), _place(store)
 
     from sweeps import engine, extending, reporting
 
     reporter = reporting.reporter(quiet, as_json)
-    with _solving(store, device) as stop, reporter:
-        extension = extending.extend(spec, store, stop)
+    with _solving(path, device) as stop, reporter:
+        extension = extending.extend(spec, path, stop)
         if extension:
             reporter.say(f"extended    {extension.games} games are taken over")
         if extension and extension.outputs:
             reporter.say(f"            and solved again for {len(extension.outputs)} more variables; their other numbers stay")
-        progress = engine.run(spec, store, resume=True, report=reporter.progress, stop=stop)
-    with _damage_is_told(store):
-        failed = _summarise(reporter, store, progress)
+        progress = engine.run(spec, path, resume=True, report=reporter.progress, stop=stop)
+    with _damage_is_told(path):
+        failed = _summarise(reporter, path, progress)
     if strict and failed:
         raise typer.Exit(SOME_FAILED)
 
 
 @contextmanager
-def _solving(path: Path, device: Device | None) -> Iterator[threading.Event]:
+def _solving(path: Place, device: Device | None) -> Iterator[threading.Event]:
     """A device that is ready, an event that asks to stop, and words for what may go wrong meanwhile."""
     from jax.errors import JaxRuntimeError
 
@@ -231,7 +249,7 @@ def _solving(path: Path, device: Device | None) -> Iterator[threading.Event]:
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _summarise(reporter: Any, path: Path, progress: Progress) -> int:
+def _summarise(reporter: Any, path: Place, progress: Progress) -> int:
     """Tells how it went; the number of games that did not converge."""
     import mfg_jax as mfg
     from sweeps.dataset import open_store
@@ -261,13 +279,19 @@ def _summarise(reporter: Any, path: Path, progress: Progress) -> int:
         f"converged   {good}{residual}",
         *_failures(progress),
         f"store       {path}",
-        f'open it     import xarray as xr; ds = xr.open_zarr("{path}")',
+        f"open it     {_how_to_open(path)}",
     ]
     reporter.summary(fields, lines)
     return games - good
 
 
-def _summarise_retry(reporter: Any, path: Path, tried: Progress) -> int:
+def _how_to_open(path: Place) -> str:
+    if isinstance(path, Path):
+        return f'import xarray as xr; ds = xr.open_zarr("{path}")'
+    return f'from sweeps.dataset import open_store; ds = open_store("{path}")'
+
+
+def _summarise_retry(reporter: Any, path: Place, tried: Progress) -> int:
     """Tells what was mended; the number of games that still did not converge."""
     from sweeps.dataset import open_store
 
@@ -325,9 +349,10 @@ def info(store: StorePath) -> None:
     from sweeps import information
     from sweeps.store import StoreError
 
+    path = _place(store)
     try:
-        with _damage_is_told(store):
-            typer.echo("\n".join(information.lines(store)))
+        with _damage_is_told(path):
+            typer.echo("\n".join(information.lines(path)))
     except (StoreError, OSError) as error:
         raise _fail(error) from None
 
@@ -344,8 +369,10 @@ def verify(
     from sweeps import verification
     from sweeps.store import StoreError
 
+    path = _place(store)
     try:
-        found = verification.verify(store, sample)
+        with _damage_is_told(path):
+            found = verification.verify(path, sample)
     except (StoreError, OSError) as error:
         raise _fail(error) from None
     except ImportError as error:
@@ -366,10 +393,12 @@ def export(
     from sweeps.dataset import open_store
     from sweeps.store import StoreError, open_existing
 
+    path = _place(store)
     try:
-        open_existing(store)
-        with _damage_is_told(store), open_store(store) as dataset:
-            exporting.export(dataset, output)
+        with _damage_is_told(path):
+            open_existing(path)
+            with open_store(path) as dataset:
+                exporting.export(dataset, output)
     except (StoreError, exporting.ExportError, OSError) as error:
         raise _fail(error) from None
     typer.echo(f"wrote {output}")
@@ -377,7 +406,7 @@ def export(
 
 @app.command()
 def quotes(
-    source: Annotated[Path, typer.Argument(metavar="GRID.yaml|STORE", help="A grid file, or a store made by `mfgsweep run`.")],
+    source: Annotated[str, typer.Argument(metavar="GRID.yaml|STORE", help="A grid file, or a store made by `mfgsweep run`.")],
     tick: Annotated[float, typer.Option(help="Distance of neighbouring prices, in the price units of the grid file.")],
     at: Annotated[str, typer.Option(help="Which game: A=10,k=1.5,… a value of all that is swept.")] = "",
     times: Annotated[int, typer.Option(help="At how many times of the day.")] = 11,
@@ -388,7 +417,8 @@ def quotes(
         raise _fail(f"--tick: found {tick:g}; allowed: a finite number > 0")
     if times < 1:
         raise _fail(f"--times: found {times}; allowed: a whole number >= 1")
-    spec = None if source.is_dir() else _load(source)
+    where = _place(source)
+    spec = _load(where) if isinstance(where, Path) and not where.is_dir() else None
 
     from sweeps import runtime
 
@@ -398,8 +428,8 @@ def quotes(
     from sweeps.store import StoreError
 
     try:
-        with _damage_is_told(source):
-            solution = quoting.of_store(source, at) if spec is None else quoting.of_grid(spec, at)
+        with _damage_is_told(where):
+            solution = quoting.of_store(where, at) if spec is None else quoting.of_grid(spec, at)
         found = quoting.quotes(solution, tick, times)
         typer.echo(quoting.report(found) if csv is None else "\n".join(found.facts), err=csv is not None)
         if csv == Path("-"):
@@ -434,10 +464,12 @@ def plot(
     from sweeps.dataset import open_store
     from sweeps.store import StoreError, open_existing
 
+    path = _place(store)
     try:
-        open_existing(store)
-        with _damage_is_told(store), open_store(store) as dataset:
-            found = drawing.picture(dataset, what, at, times)
+        with _damage_is_told(path):
+            open_existing(path)
+            with open_store(path) as dataset:
+                found = drawing.picture(dataset, what, at, times)
         drawing.write(found, output)
     except (StoreError, OSError) as error:
         raise _fail(error) from None
@@ -449,18 +481,19 @@ def plot(
 @app.command()
 def view(
     store: Annotated[
-        Path | None, typer.Argument(metavar="[STORE]", help="A store, also one that is being written; without one, a live game.")
+        str | None, typer.Argument(metavar="[STORE]", help="A store, also one that is being written; without one, a live game.")
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="On this machine; 0 for any that is free.")] = 0,
 ) -> None:
     """Serve a page that shows a store, or one game that is solved as its parameters move, to a browser."""
     from sweeps.store import StoreError
 
+    path = _place(store) if store else None
     try:
         from sweeps.viewer import server
 
-        with _damage_is_told(store or Path()):
-            server.serve(store, port, _say_where_to_look)
+        with _damage_is_told(path or Path()):
+            server.serve(path, port, _say_where_to_look)
     except (StoreError, OSError) as error:
         raise _fail(error) from None
     except ImportError as error:
@@ -479,11 +512,12 @@ def report(
 
     if output.suffix != ".html":
         raise _fail(f"{output}: found the ending {output.suffix!r}; allowed: .html")
+    path = _place(store)
     try:
         from sweeps.viewer import report as reports
 
-        with _damage_is_told(store):
-            made = reports.write(store, output)
+        with _damage_is_told(path):
+            made = reports.write(path, output)
     except (StoreError, OSError) as error:
         raise _fail(error) from None
     except ImportError as error:
@@ -544,10 +578,12 @@ def sensitivity(
     from sweeps.sensitivity import SensitivityError
     from sweeps.store import StoreError, open_existing
 
+    path = _place(store)
     try:
-        open_existing(store)
-        with _damage_is_told(store), open_store(store) as dataset:
-            found = study.study(dataset, [name for name in metrics.split(",") if name])
+        with _damage_is_told(path):
+            open_existing(path)
+            with open_store(path) as dataset:
+                found = study.study(dataset, [name for name in metrics.split(",") if name])
         typer.echo(study.report(found))
         written = study.write(found, output, tables) if output else []
     except SensitivityError as error:

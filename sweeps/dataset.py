@@ -8,6 +8,7 @@ from pathlib import Path
 
 import xarray as xr
 
+from sweeps.place import Place, opened, place, told
 from sweeps.spec import Spec
 
 STATUSES = (
@@ -182,16 +183,18 @@ def variables_of_one_equilibrium(spec: Spec) -> Iterator[Variable]:
         yield from SURFACES
 
 
-def open_store(path: str | Path, remember: bool = True) -> xr.Dataset:
-    """The sweep at `path`, lazily. Also while it is being written: what is not done has status 0, and NaN or
+def open_store(path: str | Place, remember: bool = True) -> xr.Dataset:
+    """The sweep at `path` (or s3://BUCKET/NAME), lazily. Also while it is being written: what is not done has status 0, and NaN or
     numbers that mean nothing.
 
     Args:
         remember: keep in memory what was read; otherwise it is read each time, and found as it is by then.
 
     Raises:
-        FileNotFoundError: there is no store at `path`.
+        FileNotFoundError: there is no store at `path`. place.Refused: the object store does not answer.
     """
-    if not Path(path).is_dir():
+    where = place(path) if isinstance(path, str) else path
+    if not (where.is_dir() if isinstance(where, Path) else where.exists()):
         raise FileNotFoundError(f"{path}: no such store; `mfgsweep run GRID.yaml` makes one")
-    return xr.open_dataset(path, engine="zarr", chunks=None, cache=remember)
+    with told(where):
+        return xr.open_dataset(opened(where), engine="zarr", chunks=None, cache=remember)

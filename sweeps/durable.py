@@ -7,13 +7,17 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from sweeps.place import ObjectPath, Place
+
 AT_ONCE = 16
 """A disk serves many that wait together in little more time than one."""
 
 
-def synchronise(files: Iterable[Path], root: Path) -> None:
-    """Waits until files, and the folders from theirs up to `root` that lead to them, are on the disk."""
-    files = list(files)
+def synchronise(files: Iterable[Place], root: Place) -> None:
+    """Waits until files, and the folders from theirs up to `root` that lead to them, are on the disk. Those of a bucket are."""
+    if isinstance(root, ObjectPath):
+        return
+    files = [file for file in files if isinstance(file, Path)]
     folders = {folder for file in files for folder in file.parents if folder.is_relative_to(root)}
     with ThreadPoolExecutor(AT_ONCE) as threads:
         list(threads.map(synchronise_one, [*files, *folders]))

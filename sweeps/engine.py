@@ -18,6 +18,7 @@ from sweeps import lock, runtime, store
 from sweeps.agreement import keep
 from sweeps.dataset import STATUSES
 from sweeps.one_by_one import solve_one_by_one
+from sweeps.place import Place, told
 from sweeps.share import ALL, Share
 from sweeps.side_by_side import solve_side_by_side
 from sweeps.solver import Results, Solved, Solver
@@ -66,7 +67,7 @@ class Interrupted(Exception):
 
 def run(
     spec: Spec,
-    path: Path,
+    path: Place,
     batch: int | None = None,
     fresh: bool = False,
     resume: bool = False,
@@ -95,7 +96,7 @@ def run(
     sweep = Sweep(spec)
     if resume and not store.exists(path):
         raise store.missing(path)
-    if fresh or not store.exists(path):
+    if isinstance(path, Path) and (fresh or not store.exists(path)):
         check_disk(sweep, path, freed=store.bytes_at(path))
     stop = stop or threading.Event()
     if not share.is_whole:
@@ -108,14 +109,14 @@ def run(
 
 
 @contextmanager
-def holding(path: Path, share: Share = ALL) -> Generator[lock.Lock]:
+def holding(path: Place, share: Share = ALL) -> Generator[lock.Lock]:
     """Nobody else writes the store meanwhile, or this share of it; and what was left by who was killed is made good.
 
     Raises:
-        StoreError: somebody else does, or the disk fails meanwhile.
+        StoreError: somebody else does, or the disk or the object store fails meanwhile.
     """
     try:
-        with lock.hold(path, share.name) as held:
+        with told(path), lock.hold(path, share.name) as held:
             if share.is_whole:
                 store.settle(path)
             yield held
@@ -123,7 +124,7 @@ def holding(path: Path, share: Share = ALL) -> Generator[lock.Lock]:
         raise store.explained(error, path) from error
 
 
-def _begin(sweep: Sweep, path: Path, batch: int | None, stop: threading.Event) -> None:
+def _begin(sweep: Sweep, path: Place, batch: int | None, stop: threading.Event) -> None:
     """Makes the store where there is none, for all shares: one run does, and the others wait."""
     while not path.exists():
         try:
@@ -166,7 +167,7 @@ def _complete(
     return progress
 
 
-def _open(sweep: Sweep, path: Path, batch: int | None, resume: bool) -> store.Store:
+def _open(sweep: Sweep, path: Place, batch: int | None, resume: bool) -> store.Store:
     if resume or path.exists():
         target = reopen(sweep, path, batch)
         if target.pending_blocks():
@@ -195,7 +196,7 @@ def check_circumstances(target: store.Store) -> None:
     )
 
 
-def reopen(sweep: Sweep, path: Path, batch: int | None, but: str = "") -> store.Store:
+def reopen(sweep: Sweep, path: Place, batch: int | None, but: str = "") -> store.Store:
     """The store at `path`, to go on with.
 
     Args:

@@ -14,6 +14,7 @@ import numpy as np
 
 from sweeps import engine, runtime, store
 from sweeps.dataset import ATTEMPT, CONVERGED, KEPT, STATUS, variables
+from sweeps.place import Place
 from sweeps.recorded import spec_of
 from sweeps.schema import DRAWN
 from sweeps.spec import Spec, differing_keys
@@ -33,7 +34,7 @@ class Extension:
     outputs: tuple[str, ...]
 
 
-def extend(spec: Spec, path: Path, stop: threading.Event | None = None) -> Extension | None:
+def extend(spec: Spec, path: Place, stop: threading.Event | None = None) -> Extension | None:
     """Makes the store at `path` one of `spec`, with all that it holds, for `engine.run` to complete.
 
     The new store is made beside the old one, and takes its place when it holds all of that. Where outputs are added, every game
@@ -47,11 +48,14 @@ def extend(spec: Spec, path: Path, stop: threading.Event | None = None) -> Exten
         None where the store is already one of this spec.
 
     Raises:
-        StoreError: there is no store, or another run fills it, or the spec does not extend its own, or there is no room.
+        StoreError: there is no store, or it is in a bucket, or another run fills it, or the spec does not extend its own, or there
+            is no room.
         engine.Interrupted: `stop` was set.
     """
     runtime.configure()
     path = store.itself(path)
+    if not isinstance(path, Path):
+        raise StoreError(f"{path}: stores in buckets cannot be extended, as nothing is renamed there; extend a copy on a disk")
     if not store.exists(path):
         raise store.missing(path)
     with engine.holding(path):
@@ -74,14 +78,14 @@ def _extend(spec: Spec, path: Path, stop: threading.Event) -> Extension | None:
     places = [_places(old, sweep, dim) for dim in sweep.design.dims]
     engine.check_disk(sweep, path)
     taken_over = old.statuses() == CONVERGED if added else old.statuses() != 0
-    new = _create_beside(old, sweep, added)
+    new = _create_beside(old, path, sweep, added)
     try:
         _copy(old, new, places, taken_over, before, bool(added), stop)
     except BaseException:
         store.settle(path)  # half an extension is as large as a store
         raise
     _record(old, new, int(taken_over.sum()), before if added else [])
-    store.replace(path, new.path)
+    store.replace(path, store.extended(path))
     return Extension(int(taken_over.sum()), added)
 
 
@@ -148,10 +152,10 @@ def _loss(spec: Spec, names: list[str], lost: list[tuple[Any, ...]], points: int
     return f"{what} {shown}, which the store holds; leave them in"
 
 
-def _create_beside(old: Store, sweep: Sweep, added: Sequence[str]) -> Store:
+def _create_beside(old: Store, path: Path, sweep: Sweep, added: Sequence[str]) -> Store:
     attributes = engine.attributes_of(sweep, int(old.attributes["batch"]))
     labels = sweep.labels()
-    new = store.create(store.extended(old.path), sweep.spec, sweep.design, labels, sweep.block_shape(), attributes)
+    new = store.create(store.extended(path), sweep.spec, sweep.design, labels, sweep.block_shape(), attributes)
     if added:
         new.add(KEPT, "int8", sweep.design, labels)
     for variable, dtype in ((ATTEMPT, "int16"), (KEPT, "int8")):

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sweeps.dataset import STATUSES
+from sweeps.place import Place
 from sweeps.runtime import duration
 from sweeps.store import Store, open_existing
 
 
-def lines(path: Path) -> list[str]:
+def lines(path: Place) -> list[str]:
     """Dims, progress, statuses and provenance, a line an item.
 
     Raises:

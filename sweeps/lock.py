@@ -1,14 +1,17 @@
 """Who fills a store, or a share of it: one run at a time, on whatever machine.
 
-A lock is a file beside the store, because it must be there before the store is created and after it is deleted: a symbolic link to
-nowhere, which is made in one step with what is in it. It names its owner, and when it was last touched is the owner's last sign of
-life. Each run makes a file of its own first and looks for others then: of two that start at once, at least one sees the other, and
-steps back. As no two files have the same name, whoever finds that of a dead owner may remove it, and never removes another's.
+A lock is a note beside the store, because it must be there before the store is created and after it is deleted. It names its
+owner, and when it was last touched is the owner's last sign of life. Each run makes a note of its own first and looks for others
+then: of two that start at once, at least one sees the other, and steps back. As no two notes have the same name, whoever finds that
+of a dead owner may remove it, and never removes another's. Dead is an owner on this machine of whom there is no process, and one on
+another that gives no sign of life for five minutes.
+
+Of a bucket this needs, as of a folder, that what was put is seen by all who look later, as in S3 since 2020 and what resembles it.
+A sign of life puts the note again on the condition that it is there (If-Match), so that one that was removed does not come back.
 """
 
 from __future__ import annotations
 
-import glob
 import json
 import math
 import os
@@ -23,11 +26,13 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sweeps.durable import make_folder
+from sweeps.notes import Note, note, notes
+from sweeps.place import Place, Refused
 from sweeps.runtime import duration
 from sweeps.store import StoreError
 
 WHOLE = "whole"
+LOCK = "lock-"
 SECONDS_BETWEEN_SIGNS, SECONDS_TO_DEATH = 30.0, 300.0
 """Between an owner's signs of life; and without one until an owner on another machine counts as dead."""
 ATTEMPTS, LONGEST_PAUSE = 4, 0.2
@@ -64,10 +69,10 @@ class Owner:
 
 
 class Lock:
-    """The file by which this process holds a store; it is touched now and then until it is released."""
+    """The note by which this process holds a store; it is touched now and then until it is released."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, own: Note) -> None:
+        self._note = own
         self._released = threading.Event()
         self._signs = threading.Thread(target=self._give_signs, daemon=True)
         self._signs.start()
@@ -76,40 +81,39 @@ class Lock:
         """Makes sure that the store is still this run's.
 
         Raises:
-            Locked: the file is gone. Another run may have taken this one for dead, as when its machine slept.
+            Locked: the note is gone. Another run may have taken this one for dead, as when its machine slept.
         """
-        if not self._path.is_symlink():
+        if not self._note.is_there():
             raise Locked(
-                f"{self._path}: this run's lock is gone, so that another run may have begun; run the same command again to go on"
+                f"{self._note}: this run's lock is gone, so that another run may have begun; run the same command again to go on"
             )
 
     def release(self) -> None:
         self._released.set()
         self._signs.join()
-        self._path.unlink(missing_ok=True)
+        self._note.remove()
 
     def _give_signs(self) -> None:
         while not self._released.wait(SECONDS_BETWEEN_SIGNS):
-            with suppress(OSError):  # a file that is gone is noticed before the next write, and a disk may come back
-                os.utime(self._path, follow_symlinks=False)
+            with suppress(OSError):  # a note that is gone is noticed before the next write, and a disk may come back
+                self._note.touch()
 
 
 @contextmanager
-def hold(store: Path, share: str = WHOLE) -> Iterator[Lock]:
+def hold(store: Place, share: str = WHOLE) -> Iterator[Lock]:
     """Holds a store against all others, or one share of it against those who want the same share or the whole.
 
     Raises:
         Locked: another run holds it.
     """
-    lock = Lock(_acquire(store.resolve(), share))
+    lock = Lock(_acquire(store.resolve() if isinstance(store, Path) else store, share))
     try:
         yield lock
     finally:
         lock.release()
 
 
-def _acquire(store: Path, share: str) -> Path:
-    make_folder(store.parent)
+def _acquire(store: Place, share: str) -> Note:
     for _ in range(ATTEMPTS - 1):
         with suppress(Locked):
             return _attempt(store, share)
@@ -117,45 +121,45 @@ def _acquire(store: Path, share: str) -> Path:
     return _attempt(store, share)
 
 
-def _attempt(store: Path, share: str) -> Path:
-    path = _make_file(store, share)
+def _attempt(store: Place, share: str) -> Note:
+    own = _make_note(store, share)
     try:
-        _look_for_others(store, share, path)
+        _look_for_others(store, share, own)
     except BaseException:
-        path.unlink()
+        own.remove()
         raise
-    return path
+    return own
 
 
-def _make_file(store: Path, share: str) -> Path:
+def _make_note(store: Place, share: str) -> Note:
     """A lock of this process."""
     since = datetime.now(UTC).isoformat(timespec="seconds")
     owner = Owner(share, platform.node(), _machine(), os.getpid(), _started(os.getpid()), since)
-    path = store.with_name(f".{store.name}.lock-{uuid.uuid4().hex}")
-    path.symlink_to(json.dumps(asdict(owner)))
-    return path
+    own = note(store, f"{LOCK}{uuid.uuid4().hex}")
+    own.make(json.dumps(asdict(owner)))
+    return own
 
 
-def _look_for_others(store: Path, share: str, own: Path) -> None:
-    """Refuses to hold the store beside those who hold it; removes the files of the dead."""
-    now = own.lstat().st_mtime  # by the clock of whoever keeps the files, as are all signs of life
-    for path in store.parent.glob(f".{glob.escape(store.name)}.lock-*"):
-        if path != own:
+def _look_for_others(store: Place, share: str, own: Note) -> None:
+    """Refuses to hold the store beside those who hold it; removes the notes of the dead."""
+    now = own.touched()  # by the clock of whoever keeps the notes, as are all signs of life
+    for other in notes(store, LOCK):
+        if str(other) != str(own):
             with suppress(FileNotFoundError):  # released just now
-                owner, silent = _read(path), now - path.lstat().st_mtime
+                owner, silent = _read(other), now - other.touched()
                 if owner.is_dead(silent):
-                    path.unlink()
+                    other.remove()
                 elif owner.conflicts_with(share):
                     raise Locked(f"{store}: {_described(owner, silent)}")
 
 
-def _read(path: Path) -> Owner:
+def _read(lock: Note) -> Owner:
     try:
-        return Owner(**json.loads(os.readlink(path)))
-    except FileNotFoundError:
+        return Owner(**json.loads(lock.read()))
+    except (FileNotFoundError, Refused):
         raise
     except (ValueError, TypeError, OSError):
-        raise Locked(f"{path}: is no lock that can be read; where no run fills the store, delete it") from None
+        raise Locked(f"{lock}: is no lock that can be read; where no run fills the store, delete it") from None
 
 
 def _described(owner: Owner, seconds_silent: float) -> str:

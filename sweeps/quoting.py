@@ -18,6 +18,7 @@ from sweeps.agreement import described
 from sweeps.choosing import numbered, spread_out, the_only
 from sweeps.dataset import ATTEMPT, STATUS
 from sweeps.files import written_whole
+from sweeps.place import Place
 from sweeps.programs import parameters_of
 from sweeps.recorded import spec_of, spec_of_attempt
 from sweeps.schema import OutputsSection
@@ -75,7 +76,7 @@ def of_grid(spec: Spec, at: str) -> Solution:
     return _solved(sweep, point, "solved for this table")
 
 
-def of_store(path: Path, at: str) -> Solution:
+def of_store(path: Place, at: str) -> Solution:
     """The one game of a store that has the values `at`: as it is stored, or solved again where surfaces or paths are not.
 
     Raises:

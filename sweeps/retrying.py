@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from sweeps import engine, lock, runtime, store
 from sweeps.dataset import ATTEMPT, CONVERGED, STATUSES
 from sweeps.engine import Progress
+from sweeps.place import Place
 from sweeps.problems import did_you_mean, nearest
 from sweeps.solver import Results, Solver
 from sweeps.spec import Spec
@@ -41,7 +41,7 @@ def statuses_named(text: str) -> tuple[str, ...]:
 
 def retry(
     spec: Spec,
-    path: Path,
+    path: Place,
     statuses: Sequence[str],
     batch: int | None = None,
     report: Callable[[Progress], None] = lambda progress: None,

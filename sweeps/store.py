@@ -5,6 +5,9 @@ of every variable, written by one writer. `status` comes last, when everything e
 included, `status` says what is done. Where some games of a block are done already, its files are read, and written again with the
 others in place: a file is replaced in one rename, which file systems order behind what it holds (save some, such as XFS, when the
 power is cut in that moment).
+
+In a bucket (`place.py`) files are objects, which are there for good when they are put. Nothing can be renamed there, so a store is
+one as soon as it has its own zarr.json, which is put last and deleted first; a mark beside it says meanwhile that all of it may go.
 """
 
 from __future__ import annotations
@@ -17,17 +20,21 @@ import math
 import shutil
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.core.buffer import Buffer
+from zarr.storage import MemoryStore, StoreLike
 
 from sweeps.dataset import ATTEMPT, EXACT, KEPT, PARAMETERS, STATUS, STATUSES, Variable, variables
 from sweeps.durable import make_folder, synchronise, synchronise_one
+from sweeps.place import AT_ONCE, ObjectPath, Place, Refused, identity, opened
 from sweeps.rounding import rounded
 from sweeps.sampling import Design
 from sweeps.spec import Spec, differing_keys
@@ -164,13 +171,17 @@ def blocks(shape: tuple[int, ...], block: tuple[int, ...]) -> Iterator[Block]:
         start = stop
 
 
-class Store:
-    """An open store, for filling."""
+P = TypeVar("P", bound=Place)
 
-    def __init__(self, path: Path) -> None:
+
+class Store(Generic[P]):
+    """An open store, for filling, in a folder or a bucket."""
+
+    def __init__(self, path: P) -> None:
         self.path = path
+        self._opened = opened(path)
         self._identity = self._identify()
-        self._group = zarr.open_group(path, mode="r+", use_consolidated=False)
+        self._group = zarr.open_group(self._opened, mode="r+", use_consolidated=False)
         self._arrays = self._open_arrays()
 
     def _open_arrays(self) -> dict[str, zarr.Array]:
@@ -197,7 +208,7 @@ class Store:
         """Of the sweep."""
         return self._arrays["status"].shape
 
-    def files(self, name: str) -> Iterator[tuple[Path, tuple[slice, ...]]]:
+    def files(self, name: str) -> Iterator[tuple[Place, tuple[slice, ...]]]:
         """The files of a variable or coordinate, and the region that each holds; a file of pending games alone may be missing."""
         array = self._arrays[name]
         steps = array.shards or array.chunks
@@ -236,7 +247,7 @@ class Store:
         """That blocks took, those that runs of this store have written; none of a store of format 1."""
         if not (self.path / SECONDS).exists():
             return np.empty(0)
-        seconds = np.asarray(zarr.open_array(self.path / SECONDS, mode="r")[...])
+        seconds = np.asarray(zarr.open_array(self._opened, path=SECONDS, mode="r")[...])
         return seconds[np.isfinite(seconds)]
 
     def pending_blocks(self) -> list[Block]:
@@ -299,7 +310,13 @@ class Store:
         """
         self._check_it_is_there()
         for names in (results.keys() - {STATUS.name}, results.keys() & {STATUS.name}):
-            synchronise([self._write(block, name, results[name]) for name in names], self.path)
+            synchronise(self._write_all(block, {name: results[name] for name in names}), self.path)
+
+    def _write_all(self, block: Block, results: Mapping[str, np.ndarray]) -> list[Place]:
+        if isinstance(self.path, Path):
+            return [self._write(block, name, values) for name, values in results.items()]
+        with ThreadPoolExecutor(AT_ONCE) as threads:  # each waits for an answer most of the time
+            return list(threads.map(lambda name: self._write(block, name, results[name]), results))
 
     def check_file(self, name: str, block: Block) -> None:
         """Raises StoreError where a file is missing that was written: zarr would read it as NaN."""
@@ -308,20 +325,16 @@ class Store:
         if name != STATUS.name and (np.asarray(self._arrays[STATUS.name][block.region]) != 0).any():
             raise _damaged(file, "it is missing")
 
-    def _file(self, name: str, block: Block) -> Path:
+    def _file(self, name: str, block: Block) -> Place:
         """In which a block of a variable is."""
         array = self._arrays[name]
         place = [part.start // length for part, length in zip(block.region, array.shards or array.chunks, strict=False)]
         inner = array.ndim - len(place)
         return self.path / array.path / array.metadata.encode_chunk_key((*place, *[0] * inner))
 
-    def _identify(self) -> tuple[int, int] | None:
+    def _identify(self) -> tuple[object, ...] | None:
         """What tells this store from another at its path, by a file that never changes; None where there is none."""
-        try:
-            about = (self.path / "status" / "zarr.json").stat()
-        except FileNotFoundError:
-            return None
-        return about.st_ino, about.st_mtime_ns
+        return identity(self.path / STATUS.name / "zarr.json")
 
     def _check_it_is_there(self) -> None:
         """Otherwise zarr would make the folders anew, without what was in them."""
@@ -333,7 +346,7 @@ class Store:
     def write_seconds(self, block: Block, seconds: float) -> None:
         """What a block took: written before the block, so that each that is done has it."""
         self._check_it_is_there()
-        array = zarr.open_array(self.path / SECONDS, mode="r+")
+        array = zarr.open_array(self._opened, path=SECONDS, mode="r+")
         array[block.number] = seconds
         synchronise([self.path / SECONDS / array.metadata.encode_chunk_key((block.number,))], self.path)
 
@@ -344,7 +357,7 @@ class Store:
             values = rounded(values.astype(np.float64), precision)
         return values.astype(array.dtype)
 
-    def _write(self, block: Block, name: str, values: np.ndarray) -> Path:
+    def _write(self, block: Block, name: str, values: np.ndarray) -> Place:
         """Fills one block of one variable; the file that it is in."""
         array = self._arrays[name]
         box = tuple(part.stop - part.start for part in block.region)
@@ -364,33 +377,57 @@ class Store:
     def update_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Adds attributes of the whole; this drops the consolidated metadata."""
         self._check_it_is_there()
-        self._group = zarr.open_group(self.path, mode="r+", use_consolidated=False)  # others may have added some
+        self._group = zarr.open_group(self._opened, mode="r+", use_consolidated=False)  # others may have added some
         self._group.attrs.update(_with_digest({**self.attributes, **attributes}))
         synchronise([self.path / "zarr.json"], self.path)
 
     def consolidate(self) -> None:
         """Makes the consolidated metadata where there is none."""
-        if zarr.open_group(self.path, mode="r").metadata.consolidated_metadata is None:
-            _consolidate(self.path)
+        if zarr.open_group(self._opened, mode="r").metadata.consolidated_metadata is None:
+            _consolidate(self._opened)
             synchronise([self.path / "zarr.json"], self.path)
 
 
-def create(path: Path, spec: Spec, design: Design, labels: Labels, block: tuple[int, ...], attributes: Mapping[str, Any]) -> Store:
-    """A whole, labelled, empty store at `path`. Until it is complete it has another name, so none is ever found half made."""
+def create(path: Place, spec: Spec, design: Design, labels: Labels, block: tuple[int, ...], attributes: Mapping[str, Any]) -> Store:
+    """A whole, labelled, empty store at `path`. Until it is complete it has another name or none, so no half of one is found."""
+    about = _with_digest({"mfgsweep_format": FORMAT, **attributes, "spec": spec.canonical()})
+
+    def write(into: Path | MemoryStore) -> None:
+        _write_template(zarr.create_group(into, attributes=about), spec, design, labels, block)
+        _consolidate(into)
+
+    if isinstance(path, ObjectPath):
+        _create_objects(path, write)
+    else:
+        _create_folder(path, write)
+    return Store(path)
+
+
+def _create_folder(path: Path, write: Callable[[Path], None]) -> None:
     make_folder(path.parent)
     remove_leftovers(path)
     unfinished = _unfinished(path)
-    about = _with_digest({"mfgsweep_format": FORMAT, **attributes, "spec": spec.canonical()})
     try:
-        _write_template(zarr.create_group(unfinished, attributes=about), spec, design, labels, block)
-        _consolidate(unfinished)
+        write(unfinished)
         synchronise((file for file in unfinished.rglob("*") if file.is_file()), unfinished)
     except OSError:  # on a full disk it would be in the way
         _remove_while_written(unfinished)
         raise
     unfinished.rename(path)
     synchronise_one(path.parent)
-    return Store(path)
+
+
+def _create_objects(path: ObjectPath, write: Callable[[MemoryStore], None]) -> None:
+    if path.has_any_below():
+        raise _something_else(path)
+    template: dict[str, Buffer] = {}
+    write(MemoryStore(template))
+    contents = {name: buffer.to_bytes() for name, buffer in template.items()}
+    own = contents.pop("zarr.json")
+    _mark(path).put(b"")
+    path.put_below(contents)
+    (path / "zarr.json").put(own)
+    _mark(path).remove()
 
 
 def _remove_while_written(folder: Path) -> None:
@@ -478,24 +515,26 @@ def _create_result(
     )
 
 
-def _consolidate(path: Path) -> None:
+def _consolidate(path: StoreLike) -> None:
     with warnings.catch_warnings():
         # Consolidated metadata is not yet in the zarr v3 specification, but without it every xr.open_zarr warns.
         warnings.filterwarnings("ignore", message=".*[Cc]onsolidated metadata.*")
         zarr.consolidate_metadata(path)
 
 
-def itself(path: Path) -> Path:
+def itself(path: Place) -> Place:
     """The path of the store, where this is a link to it or has no name (as `.`): what is beside it must be beside the store."""
+    if isinstance(path, ObjectPath):
+        return path
     return path.resolve() if path.is_symlink() or not path.name else path
 
 
-def exists(path: Path) -> bool:
+def exists(path: Place) -> bool:
     """Whether there is something at `path`, or was before `replace` was broken off."""
-    return path.exists() or _replaced(path).exists()
+    return path.exists() or (isinstance(path, Path) and _replaced(path).exists())
 
 
-def missing(path: Path) -> StoreError:
+def missing(path: Place) -> StoreError:
     return StoreError(f"{path}: no such store; `mfgsweep run GRID.yaml` makes one")
 
 
@@ -504,7 +543,7 @@ def bytes_at(path: Path) -> int:
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
-def open_existing(path: Path) -> Store:
+def open_existing(path: Place) -> Store:
     """The store at `path`.
 
     Raises:
@@ -518,7 +557,7 @@ def open_existing(path: Path) -> Store:
         version = attributes["mfgsweep_format"]
         is_newer = version > FORMAT
     except (FileNotFoundError, NotADirectoryError, KeyError, TypeError):
-        raise StoreError(f"{path}: exists and is no store of mfgsweep; name another path") from None
+        raise _something_else(path) from None
     except (ValueError, RecursionError) as error:
         raise _damaged(path / "zarr.json", str(error)) from None
     if is_newer:
@@ -537,13 +576,17 @@ def open_existing(path: Path) -> Store:
     return store
 
 
+def _something_else(path: Place) -> StoreError:
+    return StoreError(f"{path}: exists and is no store of mfgsweep; name another path")
+
+
 def _with_digest(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Attributes with a digest of all others among them."""
     others = {key: value for key, value in attributes.items() if key != DIGEST}
     return others | {DIGEST: hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()}
 
 
-def _check_description(path: Path, whole: Mapping[str, Any]) -> None:
+def _check_description(path: Place, whole: Mapping[str, Any]) -> None:
     """Holds what the store's parts say of themselves against its consolidated copy: zarr keeps no checksum of either."""
     copies = whole.get("consolidated_metadata", {"metadata": {}})["metadata"]
     for name, copy in copies.items():
@@ -558,7 +601,7 @@ def _check_description(path: Path, whole: Mapping[str, Any]) -> None:
             raise _damaged(file, "it differs from its copy in the store's own zarr.json")
 
 
-def _damaged(file: Path, how: str) -> StoreError:
+def _damaged(file: Place, how: str) -> StoreError:
     return StoreError(f"{file}: is damaged: {how}; restore it from a copy, or delete the store and begin again")
 
 
@@ -613,13 +656,14 @@ def check_same_circumstances(store: Store, found: Mapping[str, Any], now: Mappin
         raise StoreError("\n".join([f"{store.path}: was begun where numbers may come out differently:", *lines, GO_ON_ELSEWHERE]))
 
 
-def explained(error: OSError, path: Path) -> StoreError:
+def explained(error: OSError, path: Place) -> StoreError:
     """What the disk refused, and that nothing that was done is lost."""
+    kept = "what was done is kept, and the same command goes on with it"
+    if isinstance(error, Refused):
+        return StoreError(f"{error}; {kept}")
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     what = "the disk is full, or a limit is reached" if full else f"the disk refuses it: {error.strerror or error}"
-    return StoreError(
-        f"{error.filename2 or error.filename or path}: {what}; what was done is kept, and the same command goes on with it"
-    )
+    return StoreError(f"{error.filename2 or error.filename or path}: {what}; {kept}")
 
 
 def told(differences: Iterable[tuple[str, Any, Any]]) -> list[str]:
@@ -636,13 +680,18 @@ def _brief(value: object) -> str:
     return str(value)
 
 
-def delete(path: Path) -> None:
+def delete(path: Place) -> None:
     """Removes a store of mfgsweep, and nothing else.
 
     Raises:
         StoreError: what is there is no such store.
     """
     open_existing(path)
+    if isinstance(path, ObjectPath):
+        _mark(path).put(b"")
+        (path / "zarr.json").remove()
+        _settle_objects(path)
+        return
     remove_leftovers(path)
     path.rename(_deleted(path))  # a deletion that is interrupted must not leave half a store at its path
     remove_leftovers(path)
@@ -682,8 +731,11 @@ def replace(path: Path, new: Path) -> None:
     shutil.rmtree(replaced)
 
 
-def settle(path: Path) -> None:
+def settle(path: Place) -> None:
     """Takes back, or ends, what `replace` did not end, and removes what else was left. Nobody else may be writing the store."""
+    if isinstance(path, ObjectPath):
+        _settle_objects(path)
+        return
     replaced = _replaced(path)
     if replaced.exists() and not path.exists():
         replaced.rename(path)
@@ -693,3 +745,16 @@ def settle(path: Path) -> None:
 
 def _replaced(path: Path) -> Path:
     return path.with_name(f".{path.name}.replaced")
+
+
+def _settle_objects(path: ObjectPath) -> None:
+    """Removes what a creation or a deletion that was broken off has left."""
+    if _mark(path).exists():
+        if not path.exists():
+            path.remove_below()
+        _mark(path).remove()
+
+
+def _mark(path: ObjectPath) -> ObjectPath:
+    """Is there while a store is made or deleted; without a zarr.json of its own, all of that is leftovers."""
+    return path.with_name(f".{path.name}") / "unfinished"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from sweeps import engine, markdown, runtime
 from sweeps.agreement import UNSTEADY, agreeing, described, precision, same_bits
 from sweeps.dataset import ATTEMPT, CERTIFICATES, CONVERGED, EQUILIBRIA, PATHS, SCALARS, STATUSES, variables
+from sweeps.place import Place
 from sweeps.recorded import spec_of, spec_of_attempt
 from sweeps.schema import hash_of
 from sweeps.solver import Results, Solved, Solver
@@ -53,7 +53,7 @@ class Verification:
         return markdown.table(("check", "looked at", "wrong"), rows)
 
 
-def verify(path: Path, sample: int) -> Verification:
+def verify(path: Place, sample: int) -> Verification:
     """Reads everything, file by file, and solves a sample of the games that are done again. Writes nothing.
 
     Numbers of pending games are not looked into: a write that was interrupted may have left some.

@@ -19,6 +19,7 @@ import mfg_jax as mfg
 from sweeps import engine, retrying, store
 from sweeps.dataset import open_store, variables
 from sweeps.engine import Progress
+from sweeps.place import Place
 from sweeps.schema import Spec
 from sweeps.solver import Results, Solved, Solver
 from sweeps.sweep import Games
@@ -73,14 +74,14 @@ def made_up_numbers(name: str, game: dict[str, float], shape: list[int]) -> np.n
     return np.random.default_rng(zlib.crc32(repr((name, sorted(game.items()))).encode())).uniform(size=shape)
 
 
-def run(spec: Spec, path: Path, **options: Any) -> tuple[Progress, list[dict[str, float]]]:
+def run(spec: Spec, path: Place, **options: Any) -> tuple[Progress, list[dict[str, float]]]:
     """How it went, and which games were asked for."""
     with games_made_up() as asked_for:
         return engine.run(spec, path, **options), asked_for
 
 
 def retry(
-    spec: Spec, path: Path, statuses: tuple[str, ...] = retrying.FAILED, **options: Any
+    spec: Spec, path: Place, statuses: tuple[str, ...] = retrying.FAILED, **options: Any
 ) -> tuple[Progress, list[dict[str, float]]]:
     """How the games that were tried again ended, and which they were."""
     with games_made_up() as asked_for:
@@ -108,7 +109,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def loaded(path: Path) -> xr.Dataset:
+def loaded(path: Place) -> xr.Dataset:
     with open_store(path) as dataset:
         return dataset.load()
 

@@ -110,3 +110,9 @@ def test_runs_that_are_killed_lose_nothing() -> None:
     for _, runs, _, kills, *moments, lost, wrong, stuck in found:
         assert (runs, lost, wrong, stuck) == ("1", "0", "0", "0")
         assert int(kills) == sum(map(int, moments)) >= 1
+
+
+def test_runs_into_a_bucket_that_are_killed_lose_nothing() -> None:
+    ((runs, kills, *moments, lost, wrong, stuck),) = rows("torture_s3.py", "--runs", "1")
+    assert (runs, lost, wrong, stuck) == ("1", "0", "0", "0")
+    assert int(kills) == sum(map(int, moments)) >= 1

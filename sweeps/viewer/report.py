@@ -17,6 +17,7 @@ import xarray as xr
 
 from sweeps import figures, information
 from sweeps.dataset import STATUSES, open_store
+from sweeps.place import Place
 from sweeps.viewer import page
 from sweeps.viewer.gallery import Gallery
 
@@ -32,7 +33,7 @@ class Document:
     what_is_here: str
 
 
-def write(store: Path, output: Path) -> Document:
+def write(store: Place, output: Path) -> Document:
     """Writes the report of a store, whole or not at all.
 
     Raises:

@@ -29,6 +29,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sweeps import information
 from sweeps.dataset import open_store
+from sweeps.place import Place, identity, told
 from sweeps.recorded import spec_of
 from sweeps.store import StoreError, open_existing
 from sweeps.viewer import page
@@ -54,18 +55,17 @@ HEADERS = {
 class Watched:
     """A store that may be replaced while it is looked at, as `mfgsweep extend` does."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         self.path = path
         self._opening = threading.Lock()
-        self._version: tuple[int, int] | None = None
+        self._version: tuple[object, ...] | None = None
         open_existing(path)
         self.gallery, self.live = self.current()
 
     def current(self) -> tuple[Gallery, Live]:
         """What is in it, and how games like its own are solved."""
         with self._opening:
-            about = (self.path / "status" / "zarr.json").stat()
-            version = about.st_ino, about.st_mtime_ns
+            version = identity(self.path / "status" / "zarr.json")
             if version != self._version:
                 store = open_existing(self.path)
                 self.gallery, self.live = Gallery(open_store(self.path, remember=False)), Live(spec_of(store))
@@ -81,7 +81,7 @@ class Watched:
 class Server:
     """What the page can ask for. `store`: None for a page that solves games and shows no sweep."""
 
-    def __init__(self, store: Path | None, token: str) -> None:
+    def __init__(self, store: Place | None, token: str) -> None:
         self._store = Watched(store) if store else None
         self._live = Live(EXAMPLE)
         self._solving = LatestFirst()
@@ -136,7 +136,8 @@ class Server:
 
         async def respond(request: Request) -> Response:
             try:
-                return JSONResponse(await answer(request))
+                with told(self._store.path if self._store else Path()):
+                    return JSONResponse(await answer(request))
             except Refused as error:
                 return PlainTextResponse(f"{error}\n", 400)
             except Superseded:
@@ -181,7 +182,7 @@ class Guard:
         return None
 
 
-def serve(store: Path | None, port: int, announce: Callable[[str], None]) -> None:
+def serve(store: Place | None, port: int, announce: Callable[[str], None]) -> None:
     """Serves the page on the loopback address until the process is interrupted.
 
     Args:
