@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 
@@ -197,4 +198,5 @@ def open_store(path: str | Place, remember: bool = True) -> xr.Dataset:
     if not (where.is_dir() if isinstance(where, Path) else where.exists()):
         raise FileNotFoundError(f"{path}: no such store; `mfgsweep run GRID.yaml` makes one")
     with told(where):
-        return xr.open_dataset(opened(where), engine="zarr", chunks=None, cache=remember)
+        found: Any = opened(where)  # xarray's annotations do not know that it takes what zarr takes
+        return xr.open_dataset(found, engine="zarr", chunks=None, cache=remember)

@@ -208,7 +208,7 @@ class TestTheGame:
 
     def test_damage_is_told(self, stored: Path, tmp_path: Path):
         copy = shutil.copytree(stored, tmp_path / "s.zarr")
-        file = next(store.open_existing(copy).files("ask"))[0]
+        file = Path(str(next(store.open_existing(copy).files("ask"))[0]))
         file.write_bytes(file.read_bytes()[:-1] + b"x")
         assert "is damaged" in mfgsweep("quotes", copy, "--tick", TICK, *AT).stderr
         file.unlink()
