@@ -67,31 +67,34 @@ class Lock:
     """The file by which this process holds a store; it is touched now and then until it is released."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._released = threading.Event()
         self._signs = threading.Thread(target=self._give_signs, daemon=True)
         self._signs.start()
 
     def check(self) -> None:
-        """Makes sure that the store is still this run's.
-
-        Raises:
-            Locked: the file is gone. Another run may have taken this one for dead, as when its machine slept.
-        """
-        if not self._path.is_symlink():
-            raise Locked(
-                f"{self._path}: this run's lock is gone, so that another run may have begun; run the same command again to go on"
-            )
+        """Makes sure that the store is still this run's (`check`)."""
+        check(self.path)
 
     def release(self) -> None:
         self._released.set()
         self._signs.join()
-        self._path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
 
     def _give_signs(self) -> None:
         while not self._released.wait(SECONDS_BETWEEN_SIGNS):
             with suppress(OSError):  # a file that is gone is noticed before the next write, and a disk may come back
-                os.utime(self._path, follow_symlinks=False)
+                os.utime(self.path, follow_symlinks=False)
+
+
+def check(lock: Path) -> None:
+    """Makes sure that a store is still held by the run whose lock this is, of this process or another.
+
+    Raises:
+        Locked: the file is gone. Another run may have taken this one for dead, as when its machine slept.
+    """
+    if not lock.is_symlink():
+        raise Locked(f"{lock}: this run's lock is gone, so that another run may have begun; run the same command again to go on")
 
 
 @contextmanager
