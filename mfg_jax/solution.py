@@ -20,6 +20,7 @@ class Status(enum.IntEnum):
     UNSTABLE_STEP = 4
     CONTINUATION_STOPPED = 5
     INVALID_PARAMETERS = 6
+    CRASHED = 7
 
     @property
     def explanation(self) -> str:
@@ -43,6 +44,10 @@ _EXPLANATIONS = {
     Status.INVALID_PARAMETERS: (
         "No game has these numbers: A, k, horizon and crowd_std must be positive, eta, gamma and k0 not negative, n_makers "
         "above 1, quote_min at most quote_max, a point crowd on the lattice, and all finite save the quote bounds."
+    ),
+    Status.CRASHED: (
+        "Each process that was given this game alone has died of it, and left no numbers: look for its last words on its machine "
+        "(no memory left?), and solve the game by itself, with --retry crashed."
     ),
 }
 

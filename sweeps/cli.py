@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
-    from sweeps.engine import Progress
+    from sweeps.engine import Crew, Progress
     from sweeps.place import Place
     from sweeps.spec import Spec
 
@@ -153,6 +153,12 @@ def run(
         str | None,
         typer.Option(metavar="N/M", help="Fill the Nth of M shares of the store, beside runs of the others, on any machine."),
     ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Let workers solve it: local:N on this machine, or those of a dask scheduler, tcp://host:port."
+        ),
+    ] = None,
     device: DeviceChoice = None,
     batch: Batch = "auto",
     strict: Strict = False,
@@ -171,6 +177,10 @@ def run(
         raise _fail("--retry and --fresh contradict each other; give one of them")
     if shard is not None and (fresh or retry is not None):
         raise _fail("--shard goes with neither --fresh nor --retry, which take the whole store")
+    if cluster is not None and (shard is not None or retry is not None):
+        raise _fail("--cluster goes with neither --shard nor --retry")
+    if cluster is not None and not isinstance(path, Path):
+        raise _fail(f"--cluster: found the store {path}; allowed: a folder that all workers see (a bucket is filled by --shard)")
     size = _batch(batch)
 
     from sweeps import engine, reporting, retrying
@@ -182,9 +192,14 @@ def run(
     except ValueError as error:
         raise _fail(error) from None
     reporter = reporting.reporter(quiet, as_json)
-    with _solving(path, device) as stop, reporter, Journal(log or Path(os.devnull)) as journal:
+    with (
+        _solving(path, device if cluster is None else Device.CPU) as stop,  # this process leaves the GPUs to the workers
+        reporter,
+        Journal(log or Path(os.devnull)) as journal,
+        _crew(cluster, spec, device) as crew,
+    ):
         if retry is None:
-            progress = engine.run(spec, path, size, fresh, resume, reporter.progress, stop, journal.write, share)
+            progress = engine.run(spec, path, size, fresh, resume, reporter.progress, stop, journal.write, share, crew)
         else:
             statuses = retrying.statuses_named(retry)
             progress = retrying.retry(spec, path, statuses, size, reporter.progress, stop, journal.write)
@@ -192,6 +207,19 @@ def run(
         failed = (_summarise if retry is None else _summarise_retry)(reporter, path, progress)
     if strict and failed:
         raise typer.Exit(SOME_FAILED)
+
+
+def _crew(address: str | None, spec: Spec, device: Device | None) -> AbstractContextManager[Crew]:
+    """Who solves the games: this process, or the workers of a cluster."""
+    from sweeps import engine
+
+    if address is None:
+        return nullcontext(engine.THIS_PROCESS)
+    try:
+        from sweeps.cluster import Cluster
+    except ImportError as error:
+        raise _fail(f"{error.name} is missing; install it with: {sys.executable} -m pip install 'mfg-jax[cluster]'") from None
+    return Cluster(address, spec, device)
 
 
 @app.command()

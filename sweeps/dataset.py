@@ -20,9 +20,10 @@ STATUSES = (
     "unstable_step",
     "continuation_stopped",
     "invalid_parameters",
+    "crashed",
 )
 """Names of the library's statuses, by number; a test holds them to `mfg_jax.Status`."""
-CONVERGED = STATUSES.index("converged")
+CONVERGED, CRASHED = STATUSES.index("converged"), STATUSES.index("crashed")
 
 
 @dataclass(frozen=True)

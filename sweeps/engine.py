@@ -6,11 +6,11 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -61,6 +61,55 @@ class Progress:
         return left * self.seconds / self.done if self.done else math.inf
 
 
+class Crew(Protocol):
+    """Who solves the games of a run, and writes them."""
+
+    def provenance(self) -> dict[str, Any]:
+        """With what (`runtime.provenance`)."""
+        ...
+
+    def batch_size(self, sweep: Sweep) -> int:
+        """Games in a batch, where nobody says how many."""
+        ...
+
+    def fill(self, sweep: Sweep, target: store.Store, parts: Sequence[Part], orders: Orders) -> None:
+        """Has these games solved, and the results of each block's written when the last of them is done (see `fill`)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What a crew is to heed and to tell: `held` is checked before each write; `report` is called when games are done."""
+
+    held: lock.Lock
+    progress: Progress
+    report: Callable[[Progress], None]
+    stop: threading.Event
+    log: Callable[..., None]
+
+
+class ThisProcess:
+    """The crew of a run that has no other."""
+
+    def provenance(self) -> dict[str, Any]:
+        return runtime.provenance()
+
+    def batch_size(self, sweep: Sweep) -> int:
+        return sweep.batch_size()
+
+    def fill(self, sweep: Sweep, target: store.Store, parts: Sequence[Part], orders: Orders) -> None:
+        def write(part: Part, results: Results, seconds: float) -> None:
+            orders.held.check()
+            write_part(target, sweep, part, results, seconds)
+            log_part(orders.log, part, results["status"], seconds)
+
+        solver = Solver(sweep, int(target.attributes["batch"]))
+        fill(solver, parts, write, orders.progress, orders.report, orders.stop)
+
+
+THIS_PROCESS = ThisProcess()
+
+
 class Interrupted(Exception):
     """The run was asked to stop and did so between two writes; the same command goes on from there."""
 
@@ -75,6 +124,7 @@ def run(
     stop: threading.Event | None = None,
     log: Callable[..., None] = lambda event, **fields: None,
     share: Share = ALL,
+    crew: Crew = THIS_PROCESS,
 ) -> Progress:
     """Solves what is not done yet of a sweep, or of a share of its blocks, into the store at `path`.
 
@@ -84,6 +134,7 @@ def run(
         report: called after every batch. stop: set it to stop after the batches and the write in flight.
         log: called with an event, and what there is to say of it, when the run starts, for every block, and at the end.
         share: runs of other shares may fill the store at the same time; the one that begins it, the others wait for.
+        crew: who solves the games; this process holds the store meanwhile.
 
     Returns:
         How far the share is.
@@ -100,12 +151,14 @@ def run(
         check_disk(sweep, path, freed=store.bytes_at(path))
     stop = stop or threading.Event()
     if not share.is_whole:
-        _begin(sweep, path, batch, stop)
+        _begin(sweep, path, batch, stop, crew)
     with holding(path, share) as held:
         if fresh and path.exists():
+            crew.provenance()  # that there is one, before anything is deleted
             store.delete(path)
-        target = _open(sweep, path, batch, resume or not share.is_whole)
-        return _complete(sweep, target, held, share, report, stop, log)
+        target = _open(sweep, path, batch, resume or not share.is_whole, crew)
+        orders = Orders(held, _progress_of(target, share), report, stop, log)
+        return _complete(sweep, target, share, crew, orders)
 
 
 @contextmanager
@@ -124,40 +177,24 @@ def holding(path: Place, share: Share = ALL) -> Generator[lock.Lock]:
         raise store.explained(error, path) from error
 
 
-def _begin(sweep: Sweep, path: Place, batch: int | None, stop: threading.Event) -> None:
+def _begin(sweep: Sweep, path: Place, batch: int | None, stop: threading.Event, crew: Crew) -> None:
     """Makes the store where there is none, for all shares: one run does, and the others wait."""
     while not path.exists():
         try:
             with holding(path):
-                _open(sweep, path, batch, resume=False)
+                _open(sweep, path, batch, resume=False, crew=crew)
         except lock.Locked:
             if stop.wait(SECONDS_BETWEEN_LOOKS):
                 raise Interrupted from None
 
 
-def _complete(
-    sweep: Sweep,
-    target: store.Store,
-    held: lock.Lock,
-    share: Share,
-    report: Callable[[Progress], None],
-    stop: threading.Event,
-    log: Callable[..., None],
-) -> Progress:
-    """Solves and writes what is not done of a share, and says in the store that it is finished once nothing is left of any."""
-    solver = Solver(sweep, int(target.attributes["batch"]))
-    progress = _progress_of(target, share)
+def _complete(sweep: Sweep, target: store.Store, share: Share, crew: Crew, orders: Orders) -> Progress:
+    """Has what is not done of a share solved and written, and says in the store that it is finished once nothing is left of any."""
+    progress, log = orders.progress, orders.log
     about = {"store": str(target.path), "share": share.name, "points": progress.points, "done": progress.done_before}
-    log("started", **about, **runtime.provenance())
-
-    def write(part: Part, results: Results, seconds: float) -> None:
-        held.check()
-        target.write_seconds(part.block, seconds)
-        target.write_part(part, keep(target, sweep, part, results))
-        log("block", points=[part.block.start, part.block.stop], statuses=_counts(results["status"]), seconds=seconds)
-
     pending = [part for part in target.parts(target.statuses() == 0) if share.owns(part.block)]
-    fill(solver, pending, write, progress, report, stop)
+    log("started", **about, **(crew if pending else THIS_PROCESS).provenance())
+    crew.fill(sweep, target, pending, orders)
     if not target.pending_blocks():
         if progress.done or "finished" not in target.attributes:
             speed = progress.points_per_second if progress.done and share.is_whole else None
@@ -167,13 +204,23 @@ def _complete(
     return progress
 
 
-def _open(sweep: Sweep, path: Place, batch: int | None, resume: bool) -> store.Store:
+def write_part(target: store.Store, sweep: Sweep, part: Part, results: Results, seconds: float) -> None:
+    """Writes games of a block, and how long they took. Who holds the store has been checked."""
+    target.write_seconds(part.block, seconds)
+    target.write_part(part, keep(target, sweep, part, results))
+
+
+def log_part(log: Callable[..., None], part: Part, statuses: np.ndarray, seconds: float, **more: Any) -> None:
+    log("block", points=[part.block.start, part.block.stop], statuses=_counts(statuses), seconds=seconds, **more)
+
+
+def _open(sweep: Sweep, path: Place, batch: int | None, resume: bool, crew: Crew) -> store.Store:
     if resume or path.exists():
         target = reopen(sweep, path, batch)
         if target.pending_blocks():
-            check_circumstances(target)
+            check_circumstances(target, crew.provenance())
         return target
-    attributes = attributes_of(sweep, batch or sweep.batch_size())
+    attributes = attributes_of(sweep, batch or crew.batch_size(sweep)) | crew.provenance()
     return store.create(path, sweep.spec, sweep.design, sweep.labels(), sweep.block_shape(), attributes)
 
 
@@ -189,10 +236,10 @@ def attributes_of(sweep: Sweep, batch: int) -> dict[str, Any]:
     }
 
 
-def check_circumstances(target: store.Store) -> None:
-    """Raises StoreError where games solved here and now may have other numbers than those in the store."""
+def check_circumstances(target: store.Store, provenance: Mapping[str, Any] | None = None) -> None:
+    """Raises StoreError where games solved so, or else here and now, may have other numbers than those in the store."""
     store.check_same_circumstances(
-        target, *(runtime.what_decides_numbers(about) for about in (target.attributes, runtime.provenance()))
+        target, *(runtime.what_decides_numbers(about) for about in (target.attributes, provenance or runtime.provenance()))
     )
 
 

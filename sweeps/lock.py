@@ -72,31 +72,34 @@ class Lock:
     """The note by which this process holds a store; it is touched now and then until it is released."""
 
     def __init__(self, own: Note) -> None:
-        self._note = own
+        self.note = own
         self._released = threading.Event()
         self._signs = threading.Thread(target=self._give_signs, daemon=True)
         self._signs.start()
 
     def check(self) -> None:
-        """Makes sure that the store is still this run's.
-
-        Raises:
-            Locked: the note is gone. Another run may have taken this one for dead, as when its machine slept.
-        """
-        if not self._note.is_there():
-            raise Locked(
-                f"{self._note}: this run's lock is gone, so that another run may have begun; run the same command again to go on"
-            )
+        """Makes sure that the store is still this run's (`check`)."""
+        check(self.note)
 
     def release(self) -> None:
         self._released.set()
         self._signs.join()
-        self._note.remove()
+        self.note.remove()
 
     def _give_signs(self) -> None:
         while not self._released.wait(SECONDS_BETWEEN_SIGNS):
             with suppress(OSError):  # a note that is gone is noticed before the next write, and a disk may come back
-                self._note.touch()
+                self.note.touch()
+
+
+def check(lock: Note) -> None:
+    """Makes sure that a store is still held by the run whose lock this is, of this process or another.
+
+    Raises:
+        Locked: the note is gone. Another run may have taken this one for dead, as when its machine slept.
+    """
+    if not lock.is_there():
+        raise Locked(f"{lock}: this run's lock is gone, so that another run may have begun; run the same command again to go on")
 
 
 @contextmanager

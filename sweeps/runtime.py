@@ -75,6 +75,17 @@ def nvidia_driver() -> int | None:
     return int(found[1]) if found else None
 
 
+def gpus() -> list[str]:
+    """That processes of this machine may use, as CUDA_VISIBLE_DEVICES names them; without JAX, which would take their memory."""
+    if (chosen := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [name for name in chosen.split(",") if name]
+    if not shutil.which("nvidia-smi"):
+        return []
+    query = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
+    asked = subprocess.run(query, capture_output=True, text=True)
+    return asked.stdout.split() if asked.returncode == 0 else []
+
+
 def idle_gpu() -> str | None:
     """What to do about a GPU that JAX does not use; None where there is no such GPU."""
     import jax

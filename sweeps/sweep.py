@@ -54,10 +54,15 @@ def joined(several: Sequence[Games]) -> Games:
 
 
 class Sweep:
-    """The games of a spec."""
+    """The games of a spec.
 
-    def __init__(self, spec: Spec) -> None:
+    Args:
+        cores: that solving may use; None for all that this process may use.
+    """
+
+    def __init__(self, spec: Spec, cores: int | None = None) -> None:
         self.spec = spec
+        self._cores = cores
         self.design: Design = design(spec)
 
     @cached_property
@@ -146,7 +151,7 @@ class Sweep:
         """Batches in flight: on a CPU one on each core, each one game at a time, as memory allows; a GPU is kept busy by one."""
         if runtime.side_by_side():
             return 1
-        return max(1, min(runtime.core_count(), runtime.free_memory() // (2 * self.working_bytes_per_game())))
+        return max(1, min(self._cores or runtime.core_count(), runtime.free_memory() // (2 * self.working_bytes_per_game())))
 
     def working_bytes(self, batch: int) -> int:
         """What solving takes: on a CPU one game on each core at a time, on a GPU a whole batch."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from sweeps import engine, markdown, runtime
 from sweeps.agreement import UNSTEADY, agreeing, described, precision, same_bits
-from sweeps.dataset import ATTEMPT, CERTIFICATES, CONVERGED, EQUILIBRIA, PATHS, SCALARS, STATUSES, variables
+from sweeps.dataset import ATTEMPT, CERTIFICATES, CONVERGED, CRASHED, EQUILIBRIA, PATHS, SCALARS, STATUSES, variables
 from sweeps.place import Place
 from sweeps.recorded import spec_of, spec_of_attempt
 from sweeps.schema import hash_of
@@ -150,8 +150,8 @@ def _check_sample(target: Store, sweep: Sweep, readable: set[str], sample: int, 
     attempts = target.whole(ATTEMPT.name) if ATTEMPT.name in readable else np.zeros_like(status)
     records = [target.attributes, *target.attributes.get("retries", [])]
     exact = np.array([_made_as_here(target.attributes, record) for record in records])
-    # how a game ends that does not converge hangs on every rounding
-    wanted = np.where(exact[attempts], status != 0, status == CONVERGED)
+    # how a game ends that does not converge hangs on every rounding, and one that crashed may take this process with it
+    wanted = np.where(exact[attempts], (status != 0) & (status != CRASHED), status == CONVERGED)
     chosen = _chosen(wanted, sample)
     for attempt in np.unique(attempts[chosen]).tolist():
         spec = spec_of_attempt(sweep.spec, attempt, target.attributes)
