@@ -24,7 +24,6 @@ from typing import Any, Self
 import numpy as np
 from dask import config
 from distributed import Client, Nanny, Scheduler, SpecCluster
-from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 
 from sweeps import engine, runtime, store, worker
@@ -102,10 +101,7 @@ class Cluster:
         cores = max(1, runtime.core_count() // self._workers_here) if self._workers_here else None
         assert isinstance(target.path, Path)  # buckets are refused before
         work = Work(uuid.uuid4().hex, target.path.absolute(), orders.held.note, self._device, cores)
-        try:
-            _Tasks(self._client, work, sweep, target, parts, orders).complete()
-        except CommClosedError:
-            raise _lost() from None
+        _Tasks(self._client, work, sweep, target, parts, orders).complete()
         store.remove_leftovers(target.path)  # of workers that were killed
 
     @cached_property
@@ -229,12 +225,18 @@ class _Tasks:
             self._mark(game)
 
     def _submit(self) -> None:
-        while self._waiting and len(self._running) < max(1, len(self._client.nthreads())):
+        while self._waiting and len(self._running) < max(1, self._workers()):
             parts = self._waiting.popleft()
             block, places = parts[0].block, parts[0].places
             future = self._client.submit(worker.solve_games, self._work, block, int(places[0]), int(places[-1]), pure=False)
             self._running[future] = parts
             future.add_done_callback(self._ended.put)
+
+    def _workers(self) -> int:
+        try:
+            return len(self._client.nthreads())
+        except OSError:
+            raise _lost() from None
 
     def _look(self) -> None:
         """Waits a moment for a task to end, and deals with it."""
@@ -313,7 +315,7 @@ class _Tasks:
         """Ends the tasks that still run, and waits for them: nobody writes when this returns, unless the scheduler is gone."""
         while self._running and self._client.status == "running":
             with suppress(Exception):  # the first error is the one to tell
-                if not self._client.nthreads():
+                if not self._workers():
                     return
                 self._client.run(worker.stop, self._work.run, on_error="ignore")  # also those that were started meanwhile
                 self._look()
