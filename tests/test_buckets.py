@@ -26,6 +26,7 @@ from sweeps.lock import WHOLE, Locked, Owner, hold
 from sweeps.place import ObjectPath, PlaceError, Refused
 from sweeps.share import Share
 from sweeps.store import StoreError
+from sweeps.viewer import server as server_of_pages
 from tests.made_up import BLOCK, HARD, PATIENT, POINTS, assert_same_bits, games_made_up, loaded, make, retry, run
 
 ROOT = Path(__file__).parent.parent
@@ -453,6 +454,14 @@ class TestCommands:
         assert mfgsweep("export", path, "-o", grid.with_name("s.csv")).exit_code == 0
         assert len(grid.with_name("s.csv").read_text().splitlines()) == 1 + POINTS
         assert "mean_spread" in mfgsweep("sensitivity", path).stdout
+        for command in (("report", path), ("plot", path, "mean_spread", "--at", "crowd_mean=0")):
+            output = grid.with_name(f"{command[0]}.{'html' if command[0] == 'report' else 'png'}")
+            assert mfgsweep(*command, "-o", output).exit_code == 0
+            assert output.stat().st_size
+        watched = server_of_pages.Watched(path)
+        before = watched.version, watched.gallery
+        watched.current()
+        assert (watched.version, watched.gallery) == before
         assert "cannot be extended" in refusal("extend", path, grid)
 
     def test_damage_is_told(self, finished: ObjectPath, grid: Path):

@@ -132,10 +132,11 @@ class Gallery:
         """From some of the games that converged."""
         games = np.flatnonzero(self.statuses == CONVERGED)
         chosen = games[figures.spread_evenly(games.size, GAMES_LOOKED_AT)] if games.size else games
-        drawn = self._games[[name for name in figures.TITLES if name in self._games]]
+        names = [name for name in figures.TITLES if name in self._games]
+        drawn = self._games[[*names, "status"]]  # which has the dims, where the store has nothing to draw
         shape = tuple(self.dims.values())
         looked_at = [drawn.isel(dict(zip(self.dims, np.unravel_index(i, shape), strict=True))).load() for i in chosen]
-        return {str(name): _range(game[name].values for game in looked_at) for name in drawn.data_vars}
+        return {name: _range(game[name].values for game in looked_at) for name in names}
 
     def _dim(self, name: str) -> dict[str, Any]:
         values = (
