@@ -165,6 +165,8 @@ async function draw() {
 async function put(name, { data, layout }) {
   const div = document.querySelector(`[data-figure="${name}"] .plot`);
   const config = { displaylogo: false, responsive: true, plotGlPixelRatio: Math.min(window.devicePixelRatio, 2) };
+  // plotly.js notes a camera as the mouse lets go of it, still gliding: where it has come to rest is noted here, or it would spring back.
+  for (const { _scene } of Object.values(div._fullLayout ?? {}).filter((part) => part?._scene)) _scene.saveLayout(div.layout);
   await Plotly.react(div, data, themed(layout), config);
 }
 
