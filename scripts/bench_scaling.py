@@ -91,14 +91,19 @@ def long_run(games: int) -> Iterator[Row]:
             "outputs": {"paths": False},
         }
     )
+    with tempfile.TemporaryDirectory() as folder:
+        yield from tenths(spec, Path(folder) / "s.zarr")
+
+
+def tenths(spec: Spec, path: Path) -> Iterator[Row]:
+    """Of the games of a run into a new store: how fast they came, and what memory was held then."""
     seen = []
 
     def note(progress: engine.Progress) -> None:
-        if progress.done >= len(seen) * games // 10:
+        if progress.done >= len(seen) * progress.points // 10:
             seen.append((progress.done, time.perf_counter(), _resident_bytes()))
 
-    with tempfile.TemporaryDirectory() as folder:
-        engine.run(spec, Path(folder) / "s.zarr", report=note)
+    engine.run(spec, path, report=note)
     for (before, since, _), (done, then, memory) in itertools.pairwise(seen):
         yield {"games": done, "games/s": (done - before) / (then - since), "resident MB": memory / 1e6}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import threading
 import time
 from collections import Counter
@@ -27,8 +28,8 @@ from sweeps.stopwatch import Activity
 from sweeps.store import Part
 from sweeps.sweep import Games, Sweep
 
-SECONDS_BETWEEN_LOOKS = 0.5
-"""Whether another run has begun the store."""
+SHORTEST_WAIT, LONGEST_WAIT = 0.5, 30.0
+"""In seconds, for another run that makes the store."""
 
 
 @dataclass
@@ -150,9 +151,9 @@ def run(
     if isinstance(path, Path) and (fresh or not store.exists(path)):
         check_disk(sweep, path, freed=store.bytes_at(path))
     stop = stop or threading.Event()
-    if not share.is_whole:
-        _begin(sweep, path, batch, stop, crew)
     with holding(path, share) as held:
+        if not share.is_whole:
+            _begin(sweep, path, batch, stop, crew)
         if fresh and path.exists():
             crew.provenance()  # that there is one, before anything is deleted
             store.delete(path)
@@ -178,14 +179,18 @@ def holding(path: Place, share: Share = ALL) -> Generator[lock.Lock]:
 
 
 def _begin(sweep: Sweep, path: Place, batch: int | None, stop: threading.Event, crew: Crew) -> None:
-    """Makes the store where there is none, for all shares: one run does, and the others wait."""
+    """Makes the store where there is none, for all shares: one run does, and the others wait. Each holds its share already."""
+    longest = SHORTEST_WAIT
     while not path.exists():
         try:
-            with holding(path):
-                _open(sweep, path, batch, resume=False, crew=crew)
+            with lock.hold(path, lock.MAKING):
+                if not path.exists():
+                    store.settle(path)
+                    _open(sweep, path, batch, resume=False, crew=crew)
         except lock.Locked:
-            if stop.wait(SECONDS_BETWEEN_LOOKS):
+            if stop.wait(random.uniform(0.0, longest)):
                 raise Interrupted from None
+            longest = min(2 * longest, LONGEST_WAIT)  # hundreds that start at once would keep each other from it
 
 
 def _complete(sweep: Sweep, target: store.Store, share: Share, crew: Crew, orders: Orders) -> Progress:

@@ -31,7 +31,8 @@ from sweeps.place import Place, Refused
 from sweeps.runtime import duration
 from sweeps.store import StoreError
 
-WHOLE = "whole"
+WHOLE, MAKING = "whole", "making"
+"""Instead of a share's name: all of the store; and what runs of shares, each of which holds its own, do by turns: making it."""
 LOCK = "lock-"
 SECONDS_BETWEEN_SIGNS, SECONDS_TO_DEATH = 30.0, 300.0
 """Between an owner's signs of life; and without one until an owner on another machine counts as dead."""
@@ -56,7 +57,9 @@ class Owner:
     since: str
 
     def conflicts_with(self, share: str) -> bool:
-        """Whether some block is in both shares: every so many-th block belongs to one."""
+        """Whether some block is in both shares: every so many-th block belongs to one. Of runs that make the store there is one."""
+        if MAKING in (self.share, share):
+            return self.share == share
         (number, of), (other_number, other_of) = map(_numbers, (self.share, share))
         return (number - other_number) % math.gcd(of, other_of) == 0
 
@@ -166,7 +169,7 @@ def _read(lock: Note) -> Owner:
 
 
 def _described(owner: Owner, seconds_silent: float) -> str:
-    share = "" if owner.share == WHOLE else f" (share {owner.share})"
+    share = "" if owner.share in (WHOLE, MAKING) else f" (share {owner.share})"
     elsewhere = (
         "" if owner.machine == _machine() else f", and counts as dead {duration(SECONDS_TO_DEATH)} after its last sign of life"
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from sweeps import lock
-from sweeps.lock import SECONDS_TO_DEATH, WHOLE, Locked, Owner, hold
+from sweeps.lock import MAKING, SECONDS_TO_DEATH, WHOLE, Locked, Owner, hold
 
 HOLDER = """
 import sys
@@ -94,6 +94,11 @@ class TestWho:
             else:
                 both.enter_context(hold(store, second))
         assert not files(store)
+
+    def test_one_makes_the_store_whatever_share_it_fills(self, store: Path):
+        with hold(store, "1/2"), hold(store, MAKING), hold(store, "2/2"):
+            with pytest.raises(Locked, match="another run fills it: process"), hold(store, MAKING):
+                pass
 
     def test_other_stores_are_free(self, tmp_path: Path):
         with hold(tmp_path / "a.zarr"), hold(tmp_path / "b.zarr"), hold(tmp_path / "a.zarr.lock-b"):

@@ -116,3 +116,11 @@ def test_runs_into_a_bucket_that_are_killed_lose_nothing() -> None:
     ((runs, kills, *moments, lost, wrong, stuck),) = rows("torture_s3.py", "--runs", "1")
     assert (runs, lost, wrong, stuck) == ("1", "0", "0", "0")
     assert int(kills) == sum(map(int, moments)) >= 1
+
+
+def test_the_benchmark_of_the_store_fills_and_reads_one() -> None:
+    *filled, (files, *read) = rows("bench_store.py", "--short")
+    assert filled[-1][0] == "1000"
+    assert all(float(cell) > 0 for row in filled for cell in row)
+    assert 10 < int(files) < 2_000
+    assert all(float(cell) > 0 for cell in read)

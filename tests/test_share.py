@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -102,8 +103,22 @@ def test_the_same_share_twice_or_the_whole_beside_a_share(tmp_path: Path):
 def test_who_waits_for_a_store_to_be_made_can_be_stopped(tmp_path: Path):
     stop = threading.Event()
     stop.set()
-    with lock.hold(tmp_path / "s.zarr"), games_made_up(), pytest.raises(Interrupted):
+    with lock.hold(tmp_path / "s.zarr", lock.MAKING), games_made_up(), pytest.raises(Interrupted):
         engine.run(SPEC, tmp_path / "s.zarr", stop=stop, share=Share(1, 2))
+
+
+def test_who_finds_the_store_just_made_does_not_mind_its_maker(tmp_path: Path):
+    """Who makes it holds on to that for a moment longer; the others go on at once."""
+    path = tmp_path / "s.zarr"
+    run(SPEC, tmp_path / "made.zarr", share=Share(1, 2))
+    with lock.hold(path, "1/2"), lock.hold(path, lock.MAKING), ThreadPoolExecutor() as pool:
+        other = pool.submit(run, SPEC, path, share=Share(2, 2))
+        with pytest.raises(TimeoutError):
+            other.result(timeout=1.0)
+        (tmp_path / "made.zarr").rename(path)
+        progress, _ = other.result(timeout=60.0)
+    assert progress.done == progress.points
+    assert loaded(path).attrs["finished"]
 
 
 def test_a_share_does_not_begin_anew_where_an_extension_was_broken_off(tmp_path: Path):
