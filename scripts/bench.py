@@ -37,6 +37,7 @@ from scripts import peers, report  # noqa: E402
 from scripts.peers import Games, Peer  # noqa: E402
 from scripts.report import Row  # noqa: E402
 from sweeps import engine  # noqa: E402
+from sweeps.kinds import Column  # noqa: E402
 from sweeps.solver import Solver  # noqa: E402
 from sweeps.spec import Spec  # noqa: E402
 from sweeps.sweep import Sweep  # noqa: E402
@@ -77,8 +78,8 @@ class Engine:
             {
                 "model": {"coupling": games.coupling, **fixed, **({"grading": 0.0} if scheme == "euler" else {})},
                 "solver": {"tolerance": RESIDUAL, **explicit},
-                "sampling": "zip",
-                "sweep": {name: column.tolist() for name, column in games.columns.items()},
+                "sampling": "table",
+                "table": {name: Column(column, "games made here") for name, column in games.columns.items()},
                 "outputs": outputs or {"paths": False},
             }
         )

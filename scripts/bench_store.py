@@ -2,8 +2,8 @@
 
     python scripts/bench_store.py [--short] [--output FOLDER]
 
-The first table gives games per second, microseconds a game and memory, tenth by tenth of the run; the second what is there then: files,
-bytes, and the time that xarray takes to open the store and to read one variable of all games.
+The first table gives games per second, microseconds a game and memory, tenth by tenth of the run; the second what is there then:
+files, bytes, and the time that xarray takes to open the store and to read one variable of all games.
 """
 
 from __future__ import annotations

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, wait
 from pathlib import Path
+from typing import TypeVar
 
 from sweeps.place import ObjectPath, Place
 
-AT_ONCE = 16
-"""A disk serves many that wait together in little more time than one."""
+T = TypeVar("T")
+R = TypeVar("R")
 
 
-def synchronise(files: Iterable[Place], root: Place) -> None:
+def together(threads: Executor, do: Callable[[T], R], many: Iterable[T]) -> list[R]:
+    """Does it with each of many, side by side, as a disk or a server serves several that wait in little more time than one.
+
+    A failure is raised when nothing is being done any more.
+    """
+    begun = [threads.submit(do, one) for one in many]
+    wait(begun)
+    return [future.result() for future in begun]
+
+
+def synchronise(files: Iterable[Place], root: Place, threads: Executor) -> None:
     """Waits until files, and the folders from theirs up to `root` that lead to them, are on the disk. Those of a bucket are."""
     if isinstance(root, ObjectPath):
         return
     files = [file for file in files if isinstance(file, Path)]
     folders = {folder for file in files for folder in file.parents if folder.is_relative_to(root)}
-    with ThreadPoolExecutor(AT_ONCE) as threads:
-        list(threads.map(synchronise_one, [*files, *folders]))
+    together(threads, synchronise_one, [*files, *folders])
 
 
 def synchronise_one(path: Path) -> None:

@@ -211,8 +211,7 @@ def _complete(sweep: Sweep, target: store.Store, share: Share, crew: Crew, order
 
 def write_part(target: store.Store, sweep: Sweep, part: Part, results: Results, seconds: float) -> None:
     """Writes games of a block, and how long they took. Who holds the store has been checked."""
-    target.write_seconds(part.block, seconds)
-    target.write_part(part, keep(target, sweep, part, results))
+    target.write_part(part, keep(target, sweep, part, results), seconds)
 
 
 def log_part(log: Callable[..., None], part: Part, statuses: np.ndarray, seconds: float, **more: Any) -> None:

@@ -23,6 +23,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -33,7 +34,7 @@ from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore, StoreLike
 
 from sweeps.dataset import ATTEMPT, EXACT, KEPT, PARAMETERS, STATUS, STATUSES, Variable, variables
-from sweeps.durable import make_folder, synchronise, synchronise_one
+from sweeps.durable import make_folder, synchronise, synchronise_one, together
 from sweeps.place import AT_ONCE, ObjectPath, Place, Refused, identity, opened
 from sweeps.rounding import rounded
 from sweeps.sampling import Design
@@ -46,7 +47,7 @@ SECONDS = "blocks/seconds"
 CODECS = (BloscCodec(cname="lz4", shuffle="shuffle"), Crc32cCodec())
 """Of every array. Without a checksum, a bit that flips on the disk is read as another number, and nobody notices."""
 LARGEST_FILE_BYTES = 64_000_000
-FILES_PER_VARIABLE = 64
+MOST_BLOCKS = 64
 SMALLEST_BLOCK_GAMES = 256
 LARGEST_CHUNK_BYTES, GOOD_CHUNK_BYTES = 4_000_000, 1_000_000
 """A file of more is cut into chunks of about so much, for those who read single games: 1.5 ms instead of 65 in a file of 60 MB.
@@ -118,11 +119,13 @@ class Labels:
 def games_per_block(points: int, largest: int) -> int:
     """Games in a block, where the largest variable takes `largest` bytes a game.
 
-    About 64 blocks, with files of at most 64 MB. A block is what a crash can lose, minutes of work where games are hard, and
-    makes a file for each variable, so a small sweep has fewer blocks, of 256 games.
+    A block is what a crash can lose, minutes of work where games are hard, and makes a file for each variable, which costs as much
+    as many easy games. So blocks grow with the sweep, and their number too, up to 64, with files of at most 64 MB: 256 games of a
+    thousand, 500 of ten thousand, 15,625 of a million.
     """
     most = max(1, LARGEST_FILE_BYTES // largest)
-    return min(max(math.ceil(points / FILES_PER_VARIABLE), SMALLEST_BLOCK_GAMES), most)
+    number = min(MOST_BLOCKS, math.sqrt(points) / 5)
+    return min(max(math.ceil(points / number), SMALLEST_BLOCK_GAMES), most)
 
 
 def block_shape(shape: tuple[int, ...], games: int) -> tuple[int, ...]:
@@ -180,6 +183,7 @@ class Store(Generic[P]):
     def __init__(self, path: P) -> None:
         self.path = path
         self._opened = opened(path)
+        self._threads = ThreadPoolExecutor(AT_ONCE)
         self._identity = self._identify()
         self._group = zarr.open_group(self._opened, mode="r+", use_consolidated=False)
         self._arrays = self._open_arrays()
@@ -263,8 +267,8 @@ class Store(Generic[P]):
         array = self._arrays[name]
         return np.asarray(array.oindex[tuple(along)]).reshape(-1, *array.shape[len(along) :])
 
-    def write_part(self, part: Part, results: Mapping[str, np.ndarray]) -> None:
-        """Writes the results [game, …] of some games of a block, `status` last; its other games keep their bits.
+    def write_part(self, part: Part, results: Mapping[str, np.ndarray], seconds: float | None = None) -> None:
+        """Writes the results [game, …] of some games of a block, `status` last; its other games keep their bits. `seconds`: of all.
 
         Where games were retried, these are the run's, if nothing else is said.
 
@@ -273,7 +277,7 @@ class Store(Generic[P]):
         """
         if ATTEMPT.name in self._arrays:
             results = {ATTEMPT.name: np.zeros(len(part)), **results}
-        self._write_some(part, results)
+        self._write_some(part, results, seconds)
 
     def withdraw(self, part: Part, attempt: int) -> None:
         """Makes games that are done pending again, for an attempt to replace. Done before their numbers are replaced, so that a
@@ -287,10 +291,10 @@ class Store(Generic[P]):
             return np.zeros(self.shape, bool)
         return (self.statuses() == 0) & (self.whole(ATTEMPT.name) > 0)
 
-    def _write_some(self, part: Part, results: Mapping[str, np.ndarray]) -> None:
+    def _write_some(self, part: Part, results: Mapping[str, np.ndarray], seconds: float | None = None) -> None:
         if len(part) < len(part.block):
             results = {name: self._merged(name, part, values) for name, values in results.items()}
-        self.write(part.block, results)
+        self.write(part.block, results, seconds)
 
     def _merged(self, name: str, part: Part, values: np.ndarray) -> np.ndarray:
         whole = self._read_block(name, part.block)
@@ -302,21 +306,20 @@ class Store(Generic[P]):
         array = self._arrays[name]
         return np.array(array[block.region]).reshape(len(block), *array.shape[len(block.region) :])
 
-    def write(self, block: Block, results: Mapping[str, np.ndarray]) -> None:
-        """Fills one block with results [games, …]: `status` when all others are on the disk.
+    def write(self, block: Block, results: Mapping[str, np.ndarray], seconds: float | None = None) -> None:
+        """Fills one block with results [games, …]: `status` when all others, and the seconds that it took, are on the disk.
 
         Raises:
             StoreError: the store is no longer there. OSError: the disk is full, or fails.
         """
         self._check_it_is_there()
-        for names in (results.keys() - {STATUS.name}, results.keys() & {STATUS.name}):
-            synchronise(self._write_all(block, {name: results[name] for name in names}), self.path)
+        files = together(self._threads, lambda name: self._write(block, name, results[name]), results.keys() - {STATUS.name})
+        self._synchronise(files + ([] if seconds is None else [self._write_seconds(block, seconds)]))
+        if STATUS.name in results:
+            self._synchronise([self._write(block, STATUS.name, results[STATUS.name])])
 
-    def _write_all(self, block: Block, results: Mapping[str, np.ndarray]) -> list[Place]:
-        if isinstance(self.path, Path):
-            return [self._write(block, name, values) for name, values in results.items()]
-        with ThreadPoolExecutor(AT_ONCE) as threads:  # each waits for an answer most of the time
-            return list(threads.map(lambda name: self._write(block, name, results[name]), results))
+    def _synchronise(self, files: Iterable[Place]) -> None:
+        synchronise(files, self.path, self._threads)
 
     def check_file(self, name: str, block: Block) -> None:
         """Raises StoreError where a file is missing that was written: zarr would read it as NaN."""
@@ -343,12 +346,13 @@ class Store(Generic[P]):
                 f"{self.path}: was removed, moved or replaced during the run; the same command begins anew where nothing is"
             )
 
-    def write_seconds(self, block: Block, seconds: float) -> None:
-        """What a block took: written before the block, so that each that is done has it."""
-        self._check_it_is_there()
-        array = zarr.open_array(self._opened, path=SECONDS, mode="r+")
-        array[block.number] = seconds
-        synchronise([self.path / SECONDS / array.metadata.encode_chunk_key((block.number,))], self.path)
+    @cached_property
+    def _seconds(self) -> zarr.Array:
+        return zarr.open_array(self._opened, path=SECONDS, mode="r+")
+
+    def _write_seconds(self, block: Block, seconds: float) -> Place:
+        self._seconds[block.number] = seconds
+        return self.path / SECONDS / self._seconds.metadata.encode_chunk_key((block.number,))
 
     def as_stored(self, name: str, values: np.ndarray) -> np.ndarray:
         """A variable's numbers as the store holds them: rounded to its precision, where it has one, and of its type."""
@@ -371,7 +375,7 @@ class Store(Generic[P]):
         if variable.name not in self._arrays:
             block = self._arrays["status"].chunks
             _create_result(self._group, variable, dtype, 0, {"units": variable.units}, design, labels, block)
-            synchronise([self.path / variable.name / "zarr.json"], self.path)
+            self._synchronise([self.path / variable.name / "zarr.json"])
             self._arrays = self._open_arrays()
 
     def update_attributes(self, attributes: Mapping[str, Any]) -> None:
@@ -379,13 +383,13 @@ class Store(Generic[P]):
         self._check_it_is_there()
         self._group = zarr.open_group(self._opened, mode="r+", use_consolidated=False)  # others may have added some
         self._group.attrs.update(_with_digest({**self.attributes, **attributes}))
-        synchronise([self.path / "zarr.json"], self.path)
+        self._synchronise([self.path / "zarr.json"])
 
     def consolidate(self) -> None:
         """Makes the consolidated metadata where there is none."""
         if zarr.open_group(self._opened, mode="r").metadata.consolidated_metadata is None:
             _consolidate(self._opened)
-            synchronise([self.path / "zarr.json"], self.path)
+            self._synchronise([self.path / "zarr.json"])
 
 
 def create(path: Place, spec: Spec, design: Design, labels: Labels, block: tuple[int, ...], attributes: Mapping[str, Any]) -> Store:
@@ -409,7 +413,8 @@ def _create_folder(path: Path, write: Callable[[Path], None]) -> None:
     unfinished = _unfinished(path)
     try:
         write(unfinished)
-        synchronise((file for file in unfinished.rglob("*") if file.is_file()), unfinished)
+        with ThreadPoolExecutor(AT_ONCE) as threads:
+            synchronise((file for file in unfinished.rglob("*") if file.is_file()), unfinished, threads)
     except OSError:  # on a full disk it would be in the way
         _remove_while_written(unfinished)
         raise

@@ -42,12 +42,12 @@ def solve(solver: Solver, games: Iterable[Games]) -> Generator[Solved]:
 _write, _solve_games = Store.write, worker.solve_games
 
 
-def write(self: Store, block: Block, results: Mapping[str, np.ndarray]) -> None:
+def write(self: Store, block: Block, results: Mapping[str, np.ndarray], seconds: float | None = None) -> None:
     points = np.arange(block.start, block.stop)
     if _is_due("writing", points):
         _write(self, block, {name: values for name, values in results.items() if name != "status"})
         _perhaps_die("writing", points)
-    _write(self, block, results)
+    _write(self, block, results, seconds)
 
 
 def solve_games(work: worker.Work, block: Block, first: int, last: int) -> float | None:

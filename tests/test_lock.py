@@ -96,9 +96,11 @@ class TestWho:
         assert not files(store)
 
     def test_one_makes_the_store_whatever_share_it_fills(self, store: Path):
-        with hold(store, "1/2"), hold(store, MAKING), hold(store, "2/2"):
-            with pytest.raises(Locked, match="another run fills it: process"), hold(store, MAKING):
-                pass
+        with ExitStack() as held:
+            for share in ("1/2", MAKING, "2/2"):
+                held.enter_context(hold(store, share))
+            with pytest.raises(Locked, match="another run fills it: process"):
+                held.enter_context(hold(store, MAKING))
 
     def test_other_stores_are_free(self, tmp_path: Path):
         with hold(tmp_path / "a.zarr"), hold(tmp_path / "b.zarr"), hold(tmp_path / "a.zarr.lock-b"):
