@@ -35,7 +35,7 @@ def lines(spec: Spec, batch: int | None) -> list[str]:
         f"programs    {kinds} to compile",
         f"batches     about {batches} of up to {size} games",
         f"blocks      {blocks} of up to {block} games: what one write stores",
-        f"memory      about {readable(sweep.working_bytes(size))}",
+        f"memory      about {readable(sweep.working_bytes(size) + block * sum(sweep.bytes_per_game().values()))}",
         f"on disk     up to {readable(sweep.bytes_on_disk())}, before compression",
         f"time        {_time(spec, sweep, kinds)}",
     ]

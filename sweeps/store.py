@@ -47,7 +47,7 @@ SECONDS = "blocks/seconds"
 CODECS = (BloscCodec(cname="lz4", shuffle="shuffle"), Crc32cCodec())
 """Of every array. Without a checksum, a bit that flips on the disk is read as another number, and nobody notices."""
 LARGEST_FILE_BYTES = 64_000_000
-MOST_BLOCKS = 64
+MOST_BLOCKS = 50
 SMALLEST_BLOCK_GAMES = 256
 LARGEST_CHUNK_BYTES, GOOD_CHUNK_BYTES = 4_000_000, 1_000_000
 """A file of more is cut into chunks of about so much, for those who read single games: 1.5 ms instead of 65 in a file of 60 MB.
@@ -120,8 +120,8 @@ def games_per_block(points: int, largest: int) -> int:
     """Games in a block, where the largest variable takes `largest` bytes a game.
 
     A block is what a crash can lose, minutes of work where games are hard, and makes a file for each variable, which costs as much
-    as many easy games. So blocks grow with the sweep, and their number too, up to 64, with files of at most 64 MB: 256 games of a
-    thousand, 500 of ten thousand, 15,625 of a million.
+    as many easy games. So blocks grow with the sweep, and their number too, up to 50, with files of at most 64 MB: 256 games of a
+    thousand, 500 of ten thousand, 20,000 of a million.
     """
     most = max(1, LARGEST_FILE_BYTES // largest)
     number = min(MOST_BLOCKS, math.sqrt(points) / 5)

@@ -136,7 +136,7 @@ class TestBlocks:
         full = (games + 1) * largest > 64 * MEGABYTE
         assert games * largest <= 64 * MEGABYTE or games == 1
         assert games >= 256 or full
-        assert math.ceil(points / games) <= 64 or full
+        assert math.ceil(points / games) <= 50 or full
 
     @pytest.mark.parametrize(
         ("shape", "games", "expected"),
