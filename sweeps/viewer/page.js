@@ -168,6 +168,8 @@ async function put(name, { data, layout }) {
   // plotly.js notes a camera as the mouse lets go of it, still gliding: where it has come to rest is noted here, or it would spring back.
   for (const { _scene } of Object.values(div._fullLayout ?? {}).filter((part) => part?._scene)) _scene.saveLayout(div.layout);
   await Plotly.react(div, data, themed(layout), config);
+  // what draws surfaces begins at once, while the next figures are prepared
+  for (const canvas of div.querySelectorAll("canvas")) canvas.getContext("webgl")?.flush();
 }
 
 // The figure of one game; or of two: surfaces next to each other, lines in one frame. What is compared has the same axes.
@@ -253,7 +255,7 @@ function themed(layout) {
   const titled = (along) => ({ ...along, title: { ...along.title, font: { size: 10 } } });
   const result = { ...layout, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", autosize: true };
   result.font = { color: colour("--text"), size: 10.5 };
-  for (const name of ["xaxis", "yaxis"]) if (layout[name]) result[name] = { ...axis, ...layout[name] };
+  for (const name of ["xaxis", "yaxis"]) if (layout[name]) result[name] = { ...axis, ticklabeloverflow: "allow", ...layout[name] };
   for (const name of ["scene", "scene2"]) {
     if (!layout[name]) continue;
     result[name] = { ...layout[name] };
