@@ -24,13 +24,18 @@ def together(threads: Executor, do: Callable[[T], R], many: Iterable[T]) -> list
     return [future.result() for future in begun]
 
 
-def synchronise(files: Iterable[Place], root: Place, threads: Executor) -> None:
-    """Waits until files, and the folders from theirs up to `root` that lead to them, are on the disk. Those of a bucket are."""
+def synchronise(files: Iterable[Place], root: Place, threads: Executor, known: set[Path]) -> None:
+    """Waits until files, and the folders from theirs up to `root` that lead to them, are on the disk. Those of a bucket are.
+
+    `known`: folders that are there for good, to which these are added.
+    """
     if isinstance(root, ObjectPath):
         return
     files = [file for file in files if isinstance(file, Path)]
-    folders = {folder for file in files for folder in file.parents if folder.is_relative_to(root)}
-    together(threads, synchronise_one, [*files, *folders])
+    folders = {file.parent for file in files}
+    above = {folder for new in folders - known for folder in new.parents if folder.is_relative_to(root)}
+    together(threads, synchronise_one, [*files, *folders | above])
+    known |= folders
 
 
 def synchronise_one(path: Path) -> None:

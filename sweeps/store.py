@@ -121,10 +121,10 @@ def games_per_block(points: int, largest: int) -> int:
 
     A block is what a crash can lose, minutes of work where games are hard, and makes a file for each variable, which costs as much
     as many easy games. So blocks grow with the sweep, and their number too, up to 50, with files of at most 64 MB: 256 games of a
-    thousand, 500 of ten thousand, 20,000 of a million.
+    thousand, 800 of ten thousand, 20,000 of a million.
     """
     most = max(1, LARGEST_FILE_BYTES // largest)
-    number = min(MOST_BLOCKS, math.sqrt(points) / 5)
+    number = min(MOST_BLOCKS, math.sqrt(points) / 8)
     return min(max(math.ceil(points / number), SMALLEST_BLOCK_GAMES), most)
 
 
@@ -184,6 +184,7 @@ class Store(Generic[P]):
         self.path = path
         self._opened = opened(path)
         self._threads = ThreadPoolExecutor(AT_ONCE)
+        self._folders: set[Path] = set()
         self._identity = self._identify()
         self._group = zarr.open_group(self._opened, mode="r+", use_consolidated=False)
         self._arrays = self._open_arrays()
@@ -319,7 +320,7 @@ class Store(Generic[P]):
             self._synchronise([self._write(block, STATUS.name, results[STATUS.name])])
 
     def _synchronise(self, files: Iterable[Place]) -> None:
-        synchronise(files, self.path, self._threads)
+        synchronise(files, self.path, self._threads, self._folders)
 
     def check_file(self, name: str, block: Block) -> None:
         """Raises StoreError where a file is missing that was written: zarr would read it as NaN."""
@@ -414,7 +415,7 @@ def _create_folder(path: Path, write: Callable[[Path], None]) -> None:
     try:
         write(unfinished)
         with ThreadPoolExecutor(AT_ONCE) as threads:
-            synchronise((file for file in unfinished.rglob("*") if file.is_file()), unfinished, threads)
+            synchronise((file for file in unfinished.rglob("*") if file.is_file()), unfinished, threads, set())
     except OSError:  # on a full disk it would be in the way
         _remove_while_written(unfinished)
         raise
