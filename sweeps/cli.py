@@ -287,7 +287,10 @@ def _summarise(reporter: Any, path: Place, progress: Progress) -> int:
         complete = bool((dataset["status"] != 0).all())
         largest = float(dataset["residual"].where(converged).max()) if converged.any() else None
     games, good = progress.points, progress.statuses["converged"]
-    nothing_new = f"{path}: {'' if complete else 'this share of it '}was complete already; nothing to do."
+    if progress.points:
+        nothing_new = f"{path}: {'' if complete else 'this share of it '}was complete already; nothing to do."
+    else:
+        nothing_new = f"{path}: this share holds none of its blocks, as there are more shares than blocks; nothing to do."
     fields = {
         "games": games,
         "converged": good,

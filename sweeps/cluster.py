@@ -98,7 +98,7 @@ class Cluster:
         if not parts:
             orders.report(orders.progress)
             return
-        cores = max(1, runtime.core_count() // self._workers_here) if self._workers_here else None
+        cores = max(1, runtime.core_count() // min(self._workers_here, len(parts))) if self._workers_here else None
         assert isinstance(target.path, Path)  # buckets are refused before
         work = Work(uuid.uuid4().hex, target.path.absolute(), orders.held.note, self._device, cores)
         _Tasks(self._client, work, sweep, target, parts, orders).complete()

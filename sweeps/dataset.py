@@ -201,3 +201,8 @@ def open_store(path: str | Place, remember: bool = True) -> xr.Dataset:
     with told(where):
         found: Any = opened(where)  # xarray's annotations do not know that it takes what zarr takes
         return xr.open_dataset(found, engine="zarr", chunks=None, cache=remember)
+
+
+def loaded(dataset: xr.Dataset) -> xr.Dataset:
+    """All of it in memory, `status` first: whatever a run writes meanwhile, games that are done then have all their numbers."""
+    return dataset.assign(status=dataset["status"].load()).load()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import xarray as xr
 
+from sweeps.dataset import loaded
 from sweeps.files import written_whole
 
 
@@ -25,11 +26,11 @@ def table(dataset: xr.Dataset) -> pd.DataFrame:
             dim = variable.dims[-1]
             for label in variable[dim].values:
                 scalars[f"{name}_{label}"] = variable.sel({dim: label}, drop=True)
-    return scalars.load().to_dataframe(dim_order=list(map(str, sweep))).reset_index()
+    return loaded(scalars).to_dataframe(dim_order=list(map(str, sweep))).reset_index()
 
 
 def _to_netcdf(dataset: xr.Dataset, path: Path) -> None:
-    plain = dataset.load().drop_attrs(deep=False)
+    plain = loaded(dataset).drop_attrs(deep=False)
     for name in plain.variables:  # netCDF has no variable-length text of NumPy's kind, no truth values, and no nested attributes
         if plain[name].dtype.kind in "UT":
             plain[name] = plain[name].astype(object)

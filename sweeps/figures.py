@@ -277,7 +277,8 @@ def _failed(status: xr.DataArray) -> np.ndarray:
 def _thinned(scalar: xr.DataArray, status: xr.DataArray, most: int) -> tuple[xr.DataArray, xr.DataArray, dict[str, list[int]]]:
     """Numbers that are there, and the places that they were at along each dim. Numbers of pending games mean nothing."""
     places: dict[Hashable, np.ndarray] = {dim: spread_evenly(length, most) for dim, length in scalar.sizes.items()}
-    scalar, status = scalar.isel(places).load(), status.isel(places).load()
+    status = status.isel(places).load()  # first: what is done then has its number
+    scalar = scalar.isel(places).load()
     return scalar.where(status != 0), status, {str(dim): found.tolist() for dim, found in places.items()}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.dataset import STATUSES
+from sweeps.dataset import ATTEMPT, STATUSES
 from sweeps.place import Place
 from sweeps.runtime import duration
 from sweeps.store import Store, open_existing
@@ -40,7 +40,7 @@ def lines(path: Place) -> list[str]:
         f"finished    {(done == total and about.get('finished')) or 'not yet: run the same command again to go on'}",
         *_time_of_blocks(store),
         *map(_extended, about.get("extended", [])),
-        *map(_retried, about.get("retries", [])),
+        *(_retried(entry, _mended(store, number)) for number, entry in enumerate(about.get("retries", []), 1)),
         f"device      {about['device']}",
         f"solved in   {'float64' if about.get('x64', True) else 'float32'}",
         f"versions    {versions}",
@@ -63,9 +63,14 @@ def _extended(entry: dict[str, Any]) -> str:
     return f"extended    {entry['extended']}: {entry['games']} games taken over{took}{again}"
 
 
-def _retried(entry: dict[str, Any]) -> str:
+def _mended(store: Store, number: int) -> int:
+    """Games whose results are of that attempt; what its entry says may be from before it was killed."""
+    return int(((store.whole(ATTEMPT.name) == number) & (store.statuses() != 0)).sum()) if ATTEMPT.name in store.names else 0
+
+
+def _retried(entry: dict[str, Any], mended: int) -> str:
     solver = ", ".join(f"{key} {value}" for key, value in entry["solver"].items())
-    return f"retried     {entry['started']}: {entry['games']} games with {solver}; {entry['mended']} mended"
+    return f"retried     {entry['started']}: {entry['games']} games with {solver}; {mended} mended"
 
 
 def _extent(axis: list[Any] | dict[str, Any]) -> str:

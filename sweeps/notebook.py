@@ -46,7 +46,8 @@ def show(dataset: xr.Dataset, **point: float | str) -> Shown:
         if name not in coordinates:
             raise ValueError(f"{name}: {not_among(name, coordinates)}")
         values = dataset[name].values
-        same = values == value if isinstance(value, str) else np.isclose(values, value, rtol=1e-9, atol=0.0)
+        numbers = values.dtype.kind in "iuf" and not isinstance(value, str)
+        same = np.isclose(values, value, rtol=1e-9, atol=0.0) if numbers else values == value
         if not same.any():
             raise ValueError(f"{name}: found {value}; allowed: {brief(', '.join(map(str, np.unique(coordinates[name]).tolist())))}")
         dataset = dataset.isel({coordinates[name].dims[0]: np.flatnonzero(same)})

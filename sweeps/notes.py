@@ -5,12 +5,14 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from sweeps.durable import make_folder
 from sweeps.place import ObjectPath, Place
 
 
+@dataclass(frozen=True)
 class Link:
     """In a folder: a symbolic link to nowhere.
 
@@ -18,62 +20,61 @@ class Link:
         FileNotFoundError: what is asked about it, where it is gone.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    path: Path
 
     def __str__(self) -> str:
-        return str(self._path)
+        return str(self.path)
 
     def make(self, text: str) -> None:
-        make_folder(self._path.parent)
-        self._path.symlink_to(text)
+        make_folder(self.path.parent)
+        self.path.symlink_to(text)
 
     def read(self) -> str:
-        return os.readlink(self._path)
+        return os.readlink(self.path)
 
     def touched(self) -> float:
         """When, by the clock of whoever keeps it, in seconds."""
-        return self._path.lstat().st_mtime
+        return self.path.lstat().st_mtime
 
     def touch(self) -> None:
-        os.utime(self._path, follow_symlinks=False)
+        os.utime(self.path, follow_symlinks=False)
 
     def is_there(self) -> bool:
-        return self._path.is_symlink()
+        return self.path.is_symlink()
 
     def remove(self) -> None:
         """Also where it is not there."""
-        self._path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
 
 
+@dataclass(frozen=True)
 class Object:
     """In a bucket; the same, for the same errors."""
 
-    def __init__(self, path: ObjectPath) -> None:
-        self._path = path
+    path: ObjectPath
 
     def __str__(self) -> str:
-        return str(self._path)
+        return str(self.path)
 
     def make(self, text: str) -> None:
-        self._path.put(text.encode())
+        self.path.put(text.encode())
 
     def read(self) -> str:
-        return self._path.read_bytes().decode()
+        return self.path.read_bytes().decode()
 
     def touched(self) -> float:
-        if about := self._path.about():
+        if about := self.path.about():
             return about["last_modified"].timestamp()
         raise FileNotFoundError(str(self))
 
     def touch(self) -> None:
-        self._path.touch()
+        self.path.touch()
 
     def is_there(self) -> bool:
-        return self._path.exists()
+        return self.path.exists()
 
     def remove(self) -> None:
-        self._path.remove()
+        self.path.remove()
 
 
 Note = Link | Object

@@ -113,7 +113,7 @@ def quotes(solution: Solution, tick: float, times: int) -> Quotes:
     optimal = np.stack([results[side] for side in SIDES]).astype(float)[:, at_times]
     crowd = np.stack([results[f"crowd_{side}"] for side in SIDES]).astype(float)[:, at_times, None]
     bounds = float(flow.quote_min), np.asarray(flow.quote_max)[..., None]
-    rounded = _rounded(optimal, tick, *bounds)
+    rounded = _rounded(optimal - _doubt(sweep.spec) * np.abs(optimal), tick, *bounds)
     of_side = flow._replace(**{name: getattr(flow, name)[..., None] for name in ("A", "k", "quote_max")})
     rate = sweep.model(*game.kind).coupling.rate(jnp.asarray(rounded), jnp.asarray(crowd), of_side)
     units = sweep.spec.units
@@ -192,6 +192,11 @@ def _check_status(sweep: Sweep, point: int, status: int) -> None:
             f"the game {described(sweep, point)} has no equilibrium to quote from: {found.name.lower().replace('_', ' ')}. "
             f"{found.explanation}"
         )
+
+
+def _doubt(spec: Spec) -> float:
+    """By how much stored numbers may be off, relative, as they were rounded."""
+    return max(float(np.finfo(spec.outputs.dtype).eps), spec.outputs.precision or 0.0)
 
 
 def _rounded(offset: np.ndarray, tick: float, smallest: float, largest: np.ndarray) -> np.ndarray:

@@ -738,15 +738,28 @@ def replace(path: Path, new: Path) -> None:
 
 
 def settle(path: Place) -> None:
-    """Takes back, or ends, what `replace` did not end, and removes what else was left. Nobody else may be writing the store."""
+    """Takes back, or ends, what `replace` did not end, and removes what else was left. Nobody else may be writing the store.
+
+    What is at `path` may be something else: then nothing is touched.
+    """
     if isinstance(path, ObjectPath):
         _settle_objects(path)
         return
     replaced = _replaced(path)
     if replaced.exists() and not path.exists():
         replaced.rename(path)
+    if path.exists() and not _claims_to_be_a_store(path):
+        return
     shutil.rmtree(replaced, ignore_errors=True)
     remove_leftovers(path)
+
+
+def _claims_to_be_a_store(path: Path) -> bool:
+    """Also where it is damaged."""
+    try:
+        return b"mfgsweep_format" in (path / "zarr.json").read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _replaced(path: Path) -> Path:

@@ -148,6 +148,11 @@ class TestRun:
         assert mfgsweep("run", "grid.yaml", "--batch", BATCH).exit_code == 0
         assert open_store(folder / "results" / "sweep.zarr")["status"].shape == (3, 2, 3, 2)
 
+    def test_a_share_without_a_block_says_so(self, finished: Path):
+        result = mfgsweep("run", "grid.yaml", "--out", finished, "--shard", "900/1000")
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert "this share holds none of its blocks, as there are more shares than blocks" in result.stdout
+
     def test_a_finished_store_says_so(self, finished: Path):
         result = mfgsweep("run", "grid.yaml", "--out", finished)
         assert (result.exit_code, result.stderr) == (0, "")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -126,6 +127,13 @@ def test_what_a_worker_finds_wrong_ends_the_run(scheduler: str, tmp_path: Path, 
     assert len(open_existing(path).pending_blocks()) == POINTS // BLOCK
     on_cluster(scheduler, path)
     assert not open_existing(path).pending_blocks()
+
+
+def test_what_tasks_have_in_common_is_known_again_when_it_arrives(tmp_path: Path):
+    """A worker opens the store, and loads its programs, once a run."""
+    work = worker.Work("a run", tmp_path / "s.zarr", Link(tmp_path / "lock"), "cpu", 1)
+    arrived = pickle.loads(pickle.dumps(work))
+    assert arrived == work and hash(arrived) == hash(work)
 
 
 def test_a_task_of_a_run_that_lost_its_store_writes_nothing(alone: Path, tmp_path: Path):

@@ -205,3 +205,11 @@ def test_a_notebook_is_told_what_there_is(store: xr.Dataset) -> None:
         sweeps.show(store, A=2)
     with pytest.raises(ValueError, match=r"^gama: .*did you mean `gamma`"):
         sweeps.show(store, gama=0.02)
+
+
+def test_a_value_of_another_kind_is_refused(store: xr.Dataset) -> None:
+    with pytest.raises(ValueError, match="A: found elastic; allowed:"):
+        sweeps.show(store, A="elastic")
+    named = store.assign_coords(A=[f"name {i}" for i in range(store.sizes["A"])])
+    with pytest.raises(ValueError, match="A: found 1; allowed: name 0"):
+        sweeps.show(named, A=1)

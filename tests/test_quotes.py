@@ -19,6 +19,7 @@ from sweeps import engine, quoting, retrying, store
 from sweeps.choosing import ChoiceError, the_only
 from sweeps.cli import app
 from sweeps.quoting import QuotesError, Solution
+from sweeps.schema import OutputsSection
 from sweeps.spec import Spec, load_spec
 from sweeps.sweep import Sweep
 
@@ -242,6 +243,17 @@ def rounded(tick: float, ask: float, **changes: Any) -> float:
 
 
 class TestRounding:
+    @pytest.mark.parametrize("outputs", [{"dtype": "float32"}, {"precision": 1e-4}])
+    def test_of_numbers_that_were_rounded_when_they_were_stored(self, outputs: dict[str, Any]):
+        """A bound that is a tick is quoted, not the next tick."""
+        for ticks in range(1, 100):
+            offset = ticks / 100
+            stored = float(np.float32(offset)) if "dtype" in outputs else offset * (1 + 0.9e-4)
+            solution = made_up(stored, quote_min=offset, quote_max=1.0)
+            as_stored = Sweep(solution.sweep.spec.model_copy(update={"outputs": OutputsSection(**outputs)}))
+            found = quoting.quotes(solution._replace(sweep=as_stored), 0.01, 3).rounded
+            np.testing.assert_array_equal(found[np.isfinite(found)], offset)
+
     @given(st.floats(-3.0, 3.0), st.sampled_from([0.001, 0.01, 0.05, 0.1, 0.25, 1.0, 1 / 3]))
     def test_away_from_the_mid(self, ask: float, tick: float):
         found = rounded(tick, ask, quote_min=-4.0, quote_max=5.0)

@@ -263,3 +263,12 @@ def test_a_missing_file_is_not_read_as_nan(tmp_path: Path):
     (path / "d_mean_spread" / "c" / "0" / "0" / "0").unlink()
     with pytest.raises(StoreError, match="d_mean_spread/c/0/0/0: is damaged: it is missing"):
         retry(make(sweep={"A": [300.0, 1.0], "gamma": [0.02, 0.05]}, solver=dict(PATIENT.solver)), path)
+
+
+def test_what_was_mended_before_a_kill_is_counted(path: Path):
+    """Its record is completed at the end, which a killed run never comes to."""
+    retry(PATIENT, path)
+    target = open_existing(path)
+    (entry,) = target.attributes["retries"]
+    target.update_attributes({"retries": [entry | {"mended": 0}]})
+    assert any(line.startswith("retried") and line.endswith(f"{HARD} mended") for line in information.lines(path))

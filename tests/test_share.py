@@ -140,3 +140,15 @@ def test_shares_conflict_where_they_have_a_block_in_common(count: tuple[int, ...
         for other in shares:
             common = any(one.owns(block) and other.owns(block) for block in blocks)
             assert owner.conflicts_with(other.name) == common
+
+
+def test_what_is_no_store_is_left_as_it_is(tmp_path: Path):
+    """Whatever its files are called, and those beside it."""
+    folder, beside = tmp_path / "downloads", tmp_path / ".downloads.old"
+    for place in (folder / "sub", beside):
+        place.mkdir(parents=True)
+        (place / "thesis.partial").write_text("years of work")
+    for share in (ALL, Share(1, 2)):
+        with pytest.raises(StoreError, match="exists and is no store of mfgsweep"):
+            run(SPEC, folder, share=share)
+    assert (folder / "sub" / "thesis.partial").exists() and (beside / "thesis.partial").exists()

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,12 @@ import jax
 import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
+from zarr.storage import LocalStore
 
 import mfg_jax as mfg
 from sweeps import cli, figures
 from sweeps import store as stores
-from sweeps.dataset import open_store
+from sweeps.dataset import loaded, open_store
 from sweeps.extending import extend
 from sweeps.sampling import design
 from sweeps.schema import Spec
@@ -234,6 +235,38 @@ def test_large_requests_are_refused(client: httpx.Client) -> None:
     assert client.get("about").status_code == 200
 
 
+def test_a_report_is_no_larger_where_the_last_games_are_pending(path: Path) -> None:
+    games = open_store(path).load()
+    most = 3 * report._bytes_per_game(games)
+    begun = games.copy(deep=True)
+    begun["status"][{dim: -1 for dim in begun["status"].dims}] = 0
+    assert report.document(begun, "begun", [], most).what_is_here == report.document(games, "done", [], most).what_is_here
+
+
+def test_games_that_are_done_when_they_are_read_have_their_numbers(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run writes a game's status last, so it is read first."""
+    read: list[str] = []
+    get = LocalStore.get
+
+    async def watched(local: LocalStore, key: str, *arguments: Any, **options: Any) -> Any:
+        read.append(key)
+        return await get(local, key, *arguments, **options)
+
+    dataset = open_store(path)
+    monkeypatch.setattr(LocalStore, "get", watched)
+    loaded(dataset)
+    names = [key.split("/")[0] for key in read if "/c/" in key]
+    assert len(set(names)) > 10 and set(names[: names.count("status")]) == {"status"}
+
+
+def test_who_connects_and_says_nothing_keeps_nobody_out(address: str, client: httpx.Client) -> None:
+    port = int(httpx.URL(address).port or 0)
+    with ExitStack() as silent:
+        for _ in range(200):
+            silent.enter_context(socket.create_connection(("127.0.0.1", port)))
+        assert client.get("about").status_code == 200
+
+
 def test_two_hundred_at_once_are_answered_or_refused(address: str) -> None:
     limits = httpx.Limits(max_connections=200)
     with httpx.Client(base_url=address, limits=limits, timeout=60) as many, ThreadPoolExecutor(200) as pool:
@@ -399,7 +432,7 @@ def test_a_reports_policy_allows_its_own_scripts_alone(path: Path, tmp_path: Pat
 
 
 def test_a_large_sweep_is_thinned_and_says_so(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(report, "MOST_BYTES", 22_000)
+    monkeypatch.setattr(report, "MOST_BYTES", 20_000)
     result = mfgsweep("report", path, "-o", tmp_path / "report.html")
     assert re.match(r"this file   \d of 12 games: .*2 of 3 along A", result.stdout)
     data = json.loads(re.search(r'id="sweep">(.*?)</script>', (tmp_path / "report.html").read_text())[1])  # pyright: ignore[reportOptionalSubscript]

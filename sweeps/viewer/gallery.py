@@ -72,16 +72,13 @@ class Gallery:
         Raises:
             Refused: there is no such game.
         """
-        return self._shown(self._unread(place).load(), place)
+        game = self._games.isel(self._checked(place))
+        return self._shown(_there(game, game["status"].load()).load(), place)
 
     async def game_soon(self, place: Place) -> dict[str, Any]:
         """The same, its variables read side by side, which takes half the time."""
-        return self._shown(await self._unread(place).load_async(), place)
-
-    def _unread(self, place: Place) -> xr.Dataset:
         game = self._games.isel(self._checked(place))
-        done = int(game["status"].load())  # first: what is done then has all its numbers
-        return game if done else game[["status"]]
+        return self._shown(await _there(game, await game["status"].load_async()).load_async(), place)
 
     def _shown(self, game: xr.Dataset, place: Place) -> dict[str, Any]:
         return shown(game, {name: values[place[str(values.dims[0])]].item() for name, values in self.coordinates.items()})
@@ -151,6 +148,11 @@ class Gallery:
             if not 0 <= place[dim] < size:
                 raise Refused(f"{dim}: {found(place[dim])}; allowed: a whole number from 0 to {size - 1}")
         return {dim: place[dim] for dim in self.dims}
+
+
+def _there(game: xr.Dataset, status: xr.DataArray) -> xr.Dataset:
+    """What there is of a game whose status has been read, first: what is done then has all its numbers."""
+    return (game if int(status) else game[["status"]]).assign(status=status)
 
 
 def figures_of_a_game() -> list[dict[str, str]]:

@@ -304,7 +304,7 @@ function boxFor(parameter) {
 // A value that was typed: a game of the sweep where there is one, and otherwise one to solve.
 function chosen(parameter, text) {
   const dim = about.games?.dims.find(({ name }) => name === parameter.name);
-  const same = (value) => String(value) === text || (text !== "" && Math.abs(value - Number(text)) <= 1e-12 * Math.abs(value));
+  const same = (value) => String(value) === text || (text !== "" && Math.abs(value - Number(text)) <= 1e-11 * Math.abs(value)); // boxes show 12 digits
   const at = dim?.values ? dim.values.findIndex(same) : -1;
   state.values[parameter.name] = text === "" ? null : text;
   const others = about.games ? !state.solving : false;

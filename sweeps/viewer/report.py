@@ -16,7 +16,8 @@ import numpy as np
 import xarray as xr
 
 from sweeps import figures, information
-from sweeps.dataset import STATUSES, open_store
+from sweeps.dataset import CONVERGED, STATUSES, loaded, open_store
+from sweeps.files import written_whole
 from sweeps.place import Place
 from sweeps.viewer import page
 from sweeps.viewer.gallery import Gallery
@@ -39,15 +40,11 @@ def write(store: Place, output: Path) -> Document:
     Raises:
         StoreError: there is no store at that path. OSError: the file cannot be written.
     """
-    summary = information.lines(store)
-    with open_store(store) as dataset:
-        made = document(dataset, store.name, summary, MOST_BYTES)
-    unfinished = output.with_name(f".unfinished-{output.name}")
-    try:
+    with written_whole(output) as unfinished:
+        summary = information.lines(store)
+        with open_store(store) as dataset:
+            made = document(dataset, store.name, summary, MOST_BYTES)
         unfinished.write_text(made.html, encoding="utf-8")
-        unfinished.replace(output)
-    finally:
-        unfinished.unlink(missing_ok=True)
     return made
 
 
@@ -59,7 +56,7 @@ def document(dataset: xr.Dataset, title: str, summary: Sequence[str], most_bytes
     """
     sizes = {str(dim): dataset.sizes[dim] for dim in dataset["status"].dims}
     places = _thinned(sizes, max(1, most_bytes // _bytes_per_game(dataset)))
-    gallery = Gallery(dataset.isel(places).load())
+    gallery = Gallery(loaded(dataset.isel(places)))
     here = _what_is_here(gallery.dims, sizes)
     about = {"title": title, "summary": [here, *summary], "games": gallery.about(), "live": []}
     return Document(_page({"about": about, **_content(gallery)}), here)
@@ -131,13 +128,17 @@ def _slices(gallery: Gallery, place: dict[str, int]) -> dict[str, Any]:
 
 
 def _bytes_per_game(dataset: xr.Dataset) -> int:
-    """What a game takes in the page: what the last one adds to the first."""
-    ends = Gallery(dataset.isel({dim: sorted({0, dataset.sizes[dim] - 1}) for dim in dataset["status"].dims}).load())
-    packed = _Packed()
-    packed.game(ends.game(dict.fromkeys(ends.dims, 0)))
-    first = sum(map(len, packed.arrays))
-    last = packed.game(ends.game({dim: size - 1 for dim, size in ends.dims.items()}))
-    return len(json.dumps(last)) + sum(map(len, packed.arrays)) - first
+    """What a game takes in the page: what the last that converged, or else is done, adds to the first."""
+    status = dataset["status"].values
+    done = next((games for games in (np.argwhere(status == CONVERGED), np.argwhere(status != 0)) if len(games) > 1), None)
+    if done is None:
+        return 1
+    gallery, packed = Gallery(dataset), _Packed()
+    first, last = (dict(zip(gallery.dims, map(int, place), strict=True)) for place in (done[0], done[-1]))
+    packed.game(gallery.game(first))
+    before = sum(map(len, packed.arrays))
+    added = packed.game(gallery.game(last))
+    return len(json.dumps(added)) + sum(map(len, packed.arrays)) - before
 
 
 def _thinned(sizes: dict[str, int], most: int) -> dict[str, np.ndarray]:

@@ -105,21 +105,22 @@ class Server:
         return about | {"games": await run_in_threadpool(gallery.about), "live": []}
 
     async def _progress(self, request: Request) -> dict[str, Any]:
-        return {"statuses": await run_in_threadpool(self._gallery().progress), "version": self._watched().version}
+        gallery = await self._gallery()
+        return {"statuses": await run_in_threadpool(gallery.progress), "version": self._watched().version}
 
     async def _game(self, request: Request) -> dict[str, Any]:
-        return await self._gallery().game_soon(_place(request))
+        return await (await self._gallery()).game_soon(_place(request))
 
     async def _slice(self, request: Request) -> dict[str, Any]:
         asked = request.query_params
         along = asked.get("x", ""), asked.get("y")
-        return await run_in_threadpool(self._gallery().slice, asked.get("of", ""), *along, _place(request))
+        return await run_in_threadpool((await self._gallery()).slice, asked.get("of", ""), *along, _place(request))
 
     async def _ranges(self, request: Request) -> dict[str, Any]:
-        return await run_in_threadpool(self._gallery().ranges, request.query_params.get("of", ""))
+        return await run_in_threadpool((await self._gallery()).ranges, request.query_params.get("of", ""))
 
     async def _solve(self, request: Request) -> dict[str, Any]:
-        live = self._store.current()[1] if self._store else self._live
+        live = (await run_in_threadpool(self._store.current))[1] if self._store else self._live
         given = dict(request.query_params)
         return await asyncio.wrap_future(self._solving.submit(lambda: live.game(given)))
 
@@ -128,8 +129,8 @@ class Server:
             raise Refused("there is no store here; allowed: about, solve")
         return self._store
 
-    def _gallery(self) -> Gallery:
-        return self._watched().current()[0]
+    async def _gallery(self) -> Gallery:
+        return (await run_in_threadpool(self._watched().current))[0]
 
     def _answering(self, answer: Callable[[Request], Awaitable[dict[str, Any]]]) -> Callable[[Request], Awaitable[Response]]:
         """Its answer as JSON, or what is wrong in one line."""
@@ -158,6 +159,7 @@ class Guard:
     def __init__(self, application: ASGIApp, token: str) -> None:
         self._application = application
         self._token = token.encode()
+        self._answering = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Any) -> None:
@@ -166,7 +168,11 @@ class Guard:
             await send(message)
 
         answer = self._refusal(scope) or self._application
-        await answer(scope, receive, send_with_headers)
+        self._answering += 1
+        try:
+            await answer(scope, receive, send_with_headers)
+        finally:
+            self._answering -= 1
 
     def _refusal(self, scope: Scope) -> Response | None:
         hosts = [value.decode("latin-1").lower() for name, value in scope["headers"] if name == b"host"]
@@ -179,6 +185,8 @@ class Guard:
             return PlainTextResponse("allowed: GET\n", 405)
         if len(scope["query_string"]) > LONGEST_QUERY:
             return PlainTextResponse(f"the query is too long; allowed: {LONGEST_QUERY} bytes\n", 414)
+        if self._answering >= MOST_REQUESTS:
+            return PlainTextResponse(f"too many requests; allowed: {MOST_REQUESTS} at once\n", 503)
         return None
 
 
@@ -202,7 +210,6 @@ def serve(store: Place | None, port: int, announce: Callable[[str], None]) -> No
         lifespan="off",
         log_level="error",
         server_header=False,
-        limit_concurrency=MOST_REQUESTS,
         timeout_graceful_shutdown=1,
     )
     with suppress(KeyboardInterrupt):  # the way to stop it
