@@ -25,14 +25,13 @@ import mfg_jax as mfg
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+# Compiling dominates the time of the tests, and without optimisation takes half. Programs that tests start do optimise.
+jax.config.update("jax_disable_most_optimizations", True)
 
 settings.register_profile("tests", deadline=None, derandomize=True, max_examples=40)
 settings.load_profile("tests")
 
 T = TypeVar("T")
-
-COMPILE_QUICKLY = {"xla_backend_optimization_level": 0}
-"""For `jax.jit(..., compiler_options=...)`: compiling dominates the time of the tests, and without optimisation takes a third."""
 
 LANES = 8
 """Games in one call of a compiled program; fewer are filled up with copies, so that nothing is compiled for another number."""
@@ -100,12 +99,12 @@ def _in_batches(program: Callable[[mfg.Parameters], T], games: Sequence[dict[str
 
 @functools.cache
 def _solve(model: mfg.Model) -> Callable[[mfg.Parameters], mfg.Equilibrium]:
-    return jax.jit(jax.vmap(lambda parameters: mfg.solve(model, parameters, select="cold")), compiler_options=COMPILE_QUICKLY)
+    return jax.jit(jax.vmap(lambda parameters: mfg.solve(model, parameters, select="cold")))
 
 
 @functools.cache
 def _measure(model: mfg.Model) -> Callable[[mfg.Parameters, mfg.Equilibrium], mfg.Metrics]:
-    return jax.jit(functools.partial(mfg.metrics, model), compiler_options=COMPILE_QUICKLY)
+    return jax.jit(functools.partial(mfg.metrics, model))
 
 
 @functools.cache
@@ -120,4 +119,4 @@ def _differentiate(model: mfg.Model) -> Callable[[mfg.Parameters], Differentiate
         equilibrium, metrics = found
         return Differentiated(equilibrium, metrics, gradient)
 
-    return jax.jit(jax.vmap(differentiate), compiler_options=COMPILE_QUICKLY)
+    return jax.jit(jax.vmap(differentiate))

@@ -19,7 +19,7 @@ from mfg_jax.parameters import as_scalars
 from mfg_jax.scheme import gains
 from mfg_jax.solution import Solved
 from mfg_jax.spectrum import spectral_radius
-from tests.conftest import COMPILE_QUICKLY, UNCLIPPED, parameters_of
+from tests.conftest import UNCLIPPED, parameters_of
 
 SKEWED = {"crowd_mean": 1.0, "eta": 0.03, "gamma": 0.1, "A": 5.0, "k": 1.2, "A_ask": 4.0}
 
@@ -39,7 +39,7 @@ def certify(coupling: str, scheme: str, n_steps: int) -> Any:
         solved = solve_cold(model, parameters)
         return solved, certify_fully(model, parameters, solved)
 
-    return model, jax.jit(run, compiler_options=COMPILE_QUICKLY)
+    return model, jax.jit(run)
 
 
 @pytest.mark.parametrize("name", GAMES)
@@ -50,7 +50,7 @@ def test_contraction_against_dense_eigenvalues(name: str) -> None:
     assert solved.equilibrium.status == mfg.Status.CONVERGED
     layout = lay_out(model, parameters_of(game))
     phi = lambda flat: best_reply(model, layout, flat.reshape(-1, 2)).crowd.ravel()  # noqa: E731
-    derivative = jax.jit(jax.jacfwd(phi), compiler_options=COMPILE_QUICKLY)(solved.replied_to.ravel())
+    derivative = jax.jit(jax.jacfwd(phi))(solved.replied_to.ravel())
     largest = np.abs(np.linalg.eigvals(np.asarray(derivative))).max()
     assert largest > 0.1
     assert certificates.contraction == pytest.approx(largest, rel=5e-3)
@@ -59,7 +59,7 @@ def test_contraction_against_dense_eigenvalues(name: str) -> None:
 def error_against(factor: int, coupling: str, scheme: str, game: dict[str, float], solved: Solved) -> float:
     """The largest difference of the crowd's averages to those of steps shorter by a factor."""
     model = mfg.Model(coupling, x_max=5, n_steps=24 * factor, scheme=scheme, solver={"tolerance": 1e-12})
-    fine = jax.jit(lambda p: solve_cold(model, p).equilibrium, compiler_options=COMPILE_QUICKLY)(parameters_of(game))
+    fine = jax.jit(lambda p: solve_cold(model, p).equilibrium)(parameters_of(game))
     found = solved.equilibrium
     return max(np.abs(found.crowd_ask - fine.crowd_ask[::factor]).max(), np.abs(found.crowd_bid - fine.crowd_bid[::factor]).max())
 
@@ -103,7 +103,7 @@ def test_exploitability_is_of_second_order_in_the_residual(name: str) -> None:
     assert abs(certificates.exploitability) < 1e-12
     bump = 0.1 + 0.1 * np.stack([np.sin(3 * np.asarray(model.time_fractions)), np.cos(np.asarray(model.time_fractions))], axis=1)
     layout = lay_out(model, as_scalars(parameters))
-    exploit = jax.jit(lambda d: exploitability(model, layout, solved.replied_to + d * bump), compiler_options=COMPILE_QUICKLY)
+    exploit = jax.jit(lambda d: exploitability(model, layout, solved.replied_to + d * bump))
     left, small, right = exploit(-0.01), exploit(0.01) + exploit(-0.01), exploit(0.01)
     assert small > 1e-8
     assert (exploit(0.02) + exploit(-0.02)) / small == pytest.approx(4.0, rel=0.1)
@@ -132,7 +132,7 @@ def test_exploitability_by_solving_for_each_value_on_its_own() -> None:
         best = earlier(best, quotes_of(best, second), second)
     expected = float(game.initial_density @ (best - played))
     assert expected > 1e-4
-    found = jax.jit(lambda: exploitability(model, game, crowd), compiler_options=COMPILE_QUICKLY)()
+    found = jax.jit(lambda: exploitability(model, game, crowd))()
     assert float(found) == pytest.approx(expected, rel=1e-9)
 
 
@@ -143,7 +143,7 @@ def test_full_certificates_through_solve() -> None:
     games = [parameters_of(SKEWED | change) for change in ({}, {"k0": 0.3}, {"eta": -1.0})]
     batch = jax.tree.map(lambda *leaves: np.array(leaves), *games)
     solve_all = jax.vmap(lambda p: mfg.solve(model, p, certify="full", select="cold"))
-    found = jax.jit(solve_all, compiler_options=COMPILE_QUICKLY)(batch)
+    found = jax.jit(solve_all)(batch)
     for lane, game in enumerate(games):
         _, alone = run(game)
         for name, number in alone._asdict().items():

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -84,14 +83,6 @@ def run_until(monkeypatch: pytest.MonkeyPatch, done: int, *options: object) -> R
     with monkeypatch.context() as patch:
         patch.setattr(reporting, "reporter", lambda quiet, as_json: Impatient())
         return mfgsweep("run", "grid.yaml", "--batch", BATCH, *options)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_quickly() -> Iterator[None]:
-    """Compiling dominates the time of these tests: it does without optimisation."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(autouse=True)

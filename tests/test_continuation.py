@@ -13,7 +13,7 @@ import mfg_jax as mfg
 from mfg_jax.continuation import CAREFUL_STEP, LONGEST_STEP, Found, Walker
 from mfg_jax.equilibrium import _follow_coarsely, solve_along_path, solve_cold
 from mfg_jax.parameters import as_scalars
-from tests.conftest import COMPILE_QUICKLY, parameters_of
+from tests.conftest import parameters_of
 
 BOX = (0.0, 5.0)
 SKEWED = {"eta": 0.1, "crowd_mean": 2.0, "gamma": 0.5}
@@ -30,7 +30,7 @@ def walker(phi: Any, longest_step: float = LONGEST_STEP) -> Walker:
 
 
 def follow(phi: Any) -> Found:
-    return jax.jit(lambda: walker(phi).follow(), compiler_options=COMPILE_QUICKLY)()
+    return jax.jit(lambda: walker(phi).follow())()
 
 
 def equilibria(phi: Any) -> list[float]:
@@ -57,7 +57,7 @@ def test_a_step_that_leads_astray_is_noticed_and_shorter_ones_do_not(lean: float
     roots = [brentq(lambda d: 2 * np.tanh(0.8 * d) + lean - d, *span) for span in ((-5, -0.9), (-0.9, 0.9), (0.9, 5))]
     middle, own = cast(float, roots[1]), cast(float, roots[2 if lean > 0 else 0])
     careful = walker(nearly_symmetric(lean), CAREFUL_STEP)
-    found = jax.jit(careful.follow, compiler_options=COMPILE_QUICKLY)()
+    found = jax.jit(careful.follow)()
     assert found.arrived and found.folds == 0
     np.testing.assert_allclose(found.crowd[0, 0] - found.crowd[0, 1], own, atol=1e-8)
     assert careful.on_one_path(found)
@@ -68,7 +68,7 @@ def test_a_step_that_leads_astray_is_noticed_and_shorter_ones_do_not(lean: float
 
 def test_the_path_of_a_symmetric_game_is_not_doubted() -> None:
     symmetric = walker(nearly_symmetric(0.0))
-    found = jax.jit(symmetric.follow, compiler_options=COMPILE_QUICKLY)()
+    found = jax.jit(symmetric.follow)()
     assert found.arrived and found.folds == 0
     np.testing.assert_allclose(found.crowd, 2.0, atol=1e-8)
     assert symmetric.on_one_path(found)
@@ -78,7 +78,7 @@ def test_a_nearly_symmetric_game() -> None:
     """Steps on the first coarse grid lead to equal sides that a naive crowd leaves; the path leads to one leaning side."""
     model = mfg.Model("elastic", n_steps=64, grading=6.0)
     game = {"eta": 0.1, "gamma": 2.0, "k0": 0.06, "crowd_mean": 0.25}
-    solve = jax.jit(lambda p: solve_along_path(model, p).equilibrium, compiler_options=COMPILE_QUICKLY)
+    solve = jax.jit(lambda p: solve_along_path(model, p).equilibrium)
     equilibrium = solve(parameters_of(game))
     assert equilibrium.status == mfg.Status.CONVERGED
     assert equilibrium.branch == mfg.Branch.PRINCIPAL
@@ -120,7 +120,7 @@ def test_from_a_guess() -> None:
     """Newton's method from near by; the whole path from afar."""
     phi = sigmoid(4.0, 6.0, 2.0, 0.5)
     low, _, high = equilibria(phi)
-    arrive = jax.jit(lambda guess, whole: walker(phi).arrive(jnp.full((1, 2), guess), whole), compiler_options=COMPILE_QUICKLY)
+    arrive = jax.jit(lambda guess, whole: walker(phi).arrive(jnp.full((1, 2), guess), whole))
     for guess, expected in ((low + 0.05, low), (high - 0.05, high)):
         found = arrive(guess, False)
         assert found.arrived and found.trips < 20
@@ -154,7 +154,6 @@ def test_from_an_equilibrium_both_ways() -> None:
     low, middle, high = equilibria(phi)
     depart = jax.jit(
         lambda crowd, direction: walker(phi).next_equilibrium(walker(phi).departing(jnp.full((1, 2), crowd), direction))[0],
-        compiler_options=COMPILE_QUICKLY,
     )
     np.testing.assert_allclose(depart(middle, 1.0).crowd, low, atol=1e-9)
     np.testing.assert_allclose(depart(middle, -1.0).crowd, high, atol=1e-9)
@@ -163,7 +162,7 @@ def test_from_an_equilibrium_both_ways() -> None:
 @functools.cache
 def along_path(n_steps: int) -> Any:
     model = mfg.Model("elastic", n_steps=n_steps)
-    return jax.jit(lambda p: solve_along_path(model, p).equilibrium, compiler_options=COMPILE_QUICKLY)
+    return jax.jit(lambda p: solve_along_path(model, p).equilibrium)
 
 
 @pytest.mark.parametrize(("share", "bid"), [(1.0, 1.0570), (0.2, 1.2391), (0.1, 2.2306), (0.0, 4.7817)])
@@ -198,8 +197,8 @@ def test_solve_goes_only_as_far_as_each_game_needs() -> None:
     }
     model = mfg.Model("relative", n_steps=100)
     batch = jax.tree.map(lambda *leaves: np.array(leaves), *(parameters_of(game) for game in games.values()))
-    found = jax.jit(jax.vmap(lambda p: mfg.solve(model, p)), compiler_options=COMPILE_QUICKLY)(batch)
-    cold = jax.jit(jax.vmap(lambda p: solve_cold(model, p).equilibrium), compiler_options=COMPILE_QUICKLY)(batch)
+    found = jax.jit(jax.vmap(lambda p: mfg.solve(model, p)))(batch)
+    cold = jax.jit(jax.vmap(lambda p: solve_cold(model, p).equilibrium))(batch)
     assert (np.asarray(found.status) == mfg.Status.CONVERGED).all() and (np.asarray(found.branch) == mfg.Branch.PRINCIPAL).all()
     assert np.asarray(cold.branch).tolist() == [mfg.Branch.PRINCIPAL, mfg.Branch.UNVERIFIED, mfg.Branch.UNVERIFIED]
     for game in (0, 1):

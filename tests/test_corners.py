@@ -17,7 +17,7 @@ from mfg_jax.continuation import Found, Walker
 from mfg_jax.equilibrium import certified, solve_along_path, solve_cold
 from mfg_jax.game import lay_out
 from mfg_jax.hjb import crowd_at
-from tests.conftest import COMPILE_QUICKLY, parameters_of
+from tests.conftest import parameters_of
 
 MODELS = {
     "elastic": mfg.Model("elastic", x_max=6, n_steps=16),
@@ -45,7 +45,7 @@ CORNERS: dict[str, dict[str, float]] = {
 @functools.cache
 def program(name: str, along_path: bool) -> Any:
     solve = solve_along_path if along_path else solve_cold
-    compiled = jax.jit(lambda p: solve(MODELS[name], p).equilibrium, compiler_options=COMPILE_QUICKLY)
+    compiled = jax.jit(lambda p: solve(MODELS[name], p).equilibrium)
     plain = parameters_of({"A_ask": 1.0, "A_bid": 1.0, "k_ask": 1.0, "k_bid": 1.0})
 
     def run(game: dict[str, float]) -> mfg.Equilibrium:
@@ -115,9 +115,9 @@ def test_rates_of_a_hundred_thousand_with_fifty_steps() -> None:
         coarse, fine = model.stiff_model, dataclasses.replace(model.stiff_model, n_steps=400)
         return Walker.of(fine, lay_out(fine, p), jnp.asarray(1e-9)).polish(crowd_at(coarse, crowd, fine.time_fractions))
 
-    found = jax.jit(certify, compiler_options=COMPILE_QUICKLY)(game)
+    found = jax.jit(certify)(game)
     near = jnp.stack([found.crowd_ask, found.crowd_bid], axis=1)
-    fine = jax.jit(solve_finely, compiler_options=COMPILE_QUICKLY)(game, near)
+    fine = jax.jit(solve_finely)(game, near)
     assert found.status == mfg.Status.CONVERGED and fine.arrived
     assert found.exploitability is not None and found.time_error is not None
     rates = 140.0 * np.exp(-1.5 * (np.asarray(found.bid)[:, :-1] - np.asarray(found.crowd_bid)[:, None]))

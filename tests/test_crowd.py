@@ -17,7 +17,7 @@ from mfg_jax.crowd import crowd_average
 from mfg_jax.game import lay_out
 from mfg_jax.lattice import quoting_edges
 from mfg_jax.parameters import as_scalars
-from tests.conftest import COMPILE_QUICKLY, parameters_of
+from tests.conftest import parameters_of
 
 X_MAX = 4
 INVENTORY = np.arange(-X_MAX, X_MAX + 1.0)
@@ -84,7 +84,7 @@ def reply_program(boundary: str, scheme: str = "euler") -> Callable[[mfg.Paramet
     """Best replies, by default for the scheme whose steps, within its limit, are matrices of probabilities."""
     model = mfg.Model("elastic", X_MAX, N_STEPS, boundary, scheme=scheme)
     reply = lambda parameters, crowd: best_reply(model, lay_out(model, as_scalars(parameters)), crowd)  # noqa: E731
-    return jax.jit(reply, compiler_options=COMPILE_QUICKLY)
+    return jax.jit(reply)
 
 
 @st.composite

@@ -118,20 +118,19 @@ def compilations() -> Iterator[list[Any]]:
 
 
 @contextmanager
-def optimised(wanted: bool) -> Iterator[None]:
-    """Compiles programs as for use, or in half the time; afterwards the other way again."""
-    jax.config.update("jax_disable_most_optimizations", not wanted)
+def optimised() -> Iterator[None]:
+    """Compiles programs as for use."""
+    jax.config.update("jax_disable_most_optimizations", False)
     yield
-    jax.config.update("jax_disable_most_optimizations", wanted)
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compile_quickly_and_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Compiling dominates the time of these tests: it does without optimisation, and programs that are alike are compiled once."""
+def compile_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Programs that are alike."""
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.getbasetemp() / "programs"))
     compilation_cache.reset_cache()
-    with optimised(False):
-        yield
+    yield
     jax.config.update("jax_compilation_cache_dir", None)
     compilation_cache.reset_cache()
 
@@ -416,7 +415,6 @@ class TestLanes:
         """Each has its share of the lanes, and goes on without waiting for the other."""
         program = (
             "import sys, jax; from pathlib import Path; from sweeps import runtime; runtime.configure()\n"
-            "jax.config.update('jax_disable_most_optimizations', True)\n"
             "from tests.test_engine import WILD, make, run\n"
             "assert jax.device_count() == 2; runtime.side_by_side = lambda: True\n"
             "print(run(make(WILD), Path(sys.argv[1]), batch=5).idle_lanes)\n"
@@ -537,7 +535,7 @@ def by_batch(tmp_path_factory: pytest.TempPathFactory) -> dict[int, xr.Dataset]:
     """The same 540 games in one block, most of them exploding or invalid, in batches of each size."""
     folder = tmp_path_factory.mktemp("neighbours")
     spec = make(WILD, sweep=WILD["sweep"] | {"crowd_mean": CROWDS})
-    with optimised(True):
+    with optimised():
         for batch in BATCHES:
             run(spec, folder / f"{batch}.zarr", batch, block=1_000)
     return {batch: loaded(folder / f"{batch}.zarr") for batch in BATCHES}
@@ -556,7 +554,7 @@ class TestNeighbours:
     @pytest.mark.parametrize("batch", BATCHES)
     def test_in_a_sweep_of_one_game(self, by_batch: Mapping[int, xr.Dataset], tmp_path: Path, batch: int):
         game = {"A": [3.0], "gamma": [0.05], "quote_min": [0.0], "crowd_mean": [CROWDS[10]]}
-        with optimised(True):
+        with optimised():
             run(make(WILD, sweep=game), tmp_path / "s.zarr", batch)
         alone = loaded(tmp_path / "s.zarr")
         assert alone["status"].item() == mfg.Status.CONVERGED

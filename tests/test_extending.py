@@ -3,11 +3,9 @@
 import itertools
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 import xarray as xr
@@ -416,14 +414,7 @@ store: s.zarr
 """
 
 
-@pytest.fixture
-def compiled_quickly() -> Iterator[None]:
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-def test_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled_quickly: None):
+def test_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "grid.yaml").write_text(GRID)
     (tmp_path / "larger.yaml").write_text(GRID.replace("[0.02, 0.05]", "[0.1, 0.05, 0.02]"))

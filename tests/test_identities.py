@@ -13,7 +13,6 @@ from mfg_jax.game import lay_out
 from mfg_jax.parameters import as_scalars
 from tests.conftest import (
     BASE_GAME,
-    COMPILE_QUICKLY,
     UNCLIPPED,
     default_model,
     differentiate_games,
@@ -237,7 +236,7 @@ def test_gradients_near_a_fold_where_naive_replies_hardly_contract(gamma: float,
         equilibrium = mfg.solve(model, mfg.Parameters(**moved, quote_max=5.0), select="cold", certify="full")
         return equilibrium.crowd_ask[0], equilibrium
 
-    differentiated = jax.jit(jax.value_and_grad(opening_ask, has_aux=True), compiler_options=COMPILE_QUICKLY)
+    differentiated = jax.jit(jax.value_and_grad(opening_ask, has_aux=True))
     (_, equilibrium), gradient = differentiated(center)
     assert equilibrium.status == mfg.Status.CONVERGED
     assert equilibrium.contraction == pytest.approx(contraction, abs=5e-4)
@@ -263,7 +262,7 @@ def test_implicit_derivatives_are_those_of_unrolled_iteration() -> None:
         start = jnp.ones((model.n_steps + 1, 2))
         return jax.lax.scan(lambda crowd, _: (best_reply(model, game, crowd).crowd, None), start, length=60)[0]
 
-    found, expected = (jax.jit(jax.jacfwd(path), compiler_options=COMPILE_QUICKLY)(parameters) for path in (implicit, unrolled))
+    found, expected = (jax.jit(jax.jacfwd(path))(parameters) for path in (implicit, unrolled))
     for name in ("A", "A_ask", "k", "k_bid", "k0", "eta", "gamma", "crowd_mean", "crowd_std", "horizon"):
         assert np.abs(getattr(expected, name)).max() > 1e-3, name
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-9, atol=1e-10, err_msg=name)

@@ -14,7 +14,7 @@ from mfg_jax.equilibrium import solve_cold
 from mfg_jax.fixed_point import Iterate
 from mfg_jax.game import lay_out
 from mfg_jax.lanes import NOBODY, advance_lanes, idle_lanes
-from tests.conftest import COMPILE_QUICKLY, parameters_of
+from tests.conftest import parameters_of
 
 GAMES, WIDTH = 23, 4
 MODEL = mfg.Model("elastic", x_max=4, n_steps=30, solver={"max_iterations": 40})
@@ -35,7 +35,7 @@ def games() -> mfg.Parameters:
 
 @pytest.fixture(scope="module")
 def program() -> Any:
-    return jax.jit(partial(advance_lanes, MODEL), compiler_options=COMPILE_QUICKLY)
+    return jax.jit(partial(advance_lanes, MODEL))
 
 
 def in_lanes(program: Any, order: np.ndarray, sizes: tuple[int, ...]) -> tuple[dict[int, Iterate], int, int]:
@@ -67,8 +67,8 @@ def test_every_game_ends_as_it_does_alone(whole: tuple[dict[int, Iterate], int, 
     found, _, _ = whole
     assert sorted(found) == list(range(GAMES))
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *[found[i] for i in range(GAMES)])
-    finish = jax.jit(jax.vmap(lambda p, done: solve_cold(MODEL, p, done).equilibrium), compiler_options=COMPILE_QUICKLY)
-    alone = jax.jit(jax.vmap(lambda p: solve_cold(MODEL, p).equilibrium), compiler_options=COMPILE_QUICKLY)(games())
+    finish = jax.jit(jax.vmap(lambda p, done: solve_cold(MODEL, p, done).equilibrium))
+    alone = jax.jit(jax.vmap(lambda p: solve_cold(MODEL, p).equilibrium))(games())
     finished = finish(games(), stacked)
     np.testing.assert_array_equal(finished.status, alone.status)
     assert len(set(np.asarray(alone.status).tolist())) >= 3
@@ -113,8 +113,8 @@ def test_a_best_reply_with_games_on_the_last_axis(scheme: str, boundary: str) ->
     members = jax.tree.map(lambda leaf: leaf[:4], games())
     crowd = jnp.asarray(np.random.default_rng(0).uniform(0.4, 0.8, (13, 2, 4)))
     one_by_one = jax.vmap(lambda p, c: best_reply(model, lay_out(model, p), c), (0, -1), -1)
-    expected = jax.jit(one_by_one, compiler_options=COMPILE_QUICKLY)(members, crowd)
+    expected = jax.jit(one_by_one)(members, crowd)
     layout = jax.vmap(partial(lay_out, model), out_axes=-1)(members)
-    found = jax.jit(partial(best_reply, model), compiler_options=COMPILE_QUICKLY)(layout, crowd)
+    found = jax.jit(partial(best_reply, model))(layout, crowd)
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-13)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import mfg_jax as mfg
 from mfg_jax.long_run import prospect, stationary_density
-from tests.conftest import COMPILE_QUICKLY, UNCLIPPED, default_model, parameters_of
+from tests.conftest import UNCLIPPED, default_model, parameters_of
 
 Game = dict[str, float]
 
@@ -33,7 +33,7 @@ def game_of(game: Game) -> mfg.Parameters:
 @functools.cache
 def program(coupling: str, x_max: int) -> Callable[[mfg.Parameters], mfg.LongRun]:
     model = default_model(coupling, x_max=x_max)
-    return jax.jit(lambda parameters: mfg.solve_long_run(model, parameters), compiler_options=COMPILE_QUICKLY)
+    return jax.jit(lambda parameters: mfg.solve_long_run(model, parameters))
 
 
 def attempt(coupling: str, game: Game, x_max: int = 10) -> mfg.LongRun:
@@ -194,7 +194,7 @@ def test_what_is_worth_what_where_flat_is_hardly_ever_visited(drift: float) -> N
     """At odds of 30 to 1 per lot, a maker comes from one end to flat once in 30²⁰ fills."""
     rates = jnp.stack([jnp.ones(40), jnp.full(40, drift)])
     earned = jnp.sin(jnp.arange(41.0))
-    value, profit_rate = jax.jit(prospect, compiler_options=COMPILE_QUICKLY)(rates, earned)
+    value, profit_rate = jax.jit(prospect)(rates, earned)
     up, down = np.append(drift, np.full(39, drift)), np.ones(40)
     jump = np.diff(value)
     gained = np.append(up * jump, 0.0) - np.append(0.0, down * jump) + earned
@@ -216,9 +216,7 @@ def test_what_is_worth_what_where_flat_is_hardly_ever_visited(drift: float) -> N
 def test_far_from_both_ends_of_a_long_horizon(coupling: str, changes: Game, horizon: float) -> None:
     """Another method altogether. How much a lopsided crowd leans settles slowly."""
     model = default_model(coupling, n_steps=200, grading=0.0)
-    day = jax.jit(lambda parameters: mfg.solve(model, parameters, select="cold"), compiler_options=COMPILE_QUICKLY)(
-        game_of({"horizon": horizon} | changes)
-    )
+    day = jax.jit(lambda parameters: mfg.solve(model, parameters, select="cold"))(game_of({"horizon": horizon} | changes))
     assert day.status == mfg.Status.CONVERGED
     found, noon = long_run(coupling, changes), 100
     assert day.crowd_ask[noon] + day.crowd_bid[noon] == pytest.approx(found.full_spread, rel=1e-5)
@@ -248,7 +246,7 @@ def test_derivatives_in_both_modes() -> None:
 
     games = [GAMES["smooth"], GAMES["clipped"], ONE_OF_A_FAMILY, {"A_ask": -1.0}]
     batch = jax.tree.map(lambda *leaves: np.array(leaves), *map(game_of, games))
-    solved = jax.tree.map(np.asarray, jax.jit(jax.vmap(both_modes), compiler_options=COMPILE_QUICKLY)(batch))
+    solved = jax.tree.map(np.asarray, jax.jit(jax.vmap(both_modes))(batch))
     smooth, clipped, one_of_a_family, bad = (jax.tree.map(lambda leaf, lane=lane: leaf[lane], solved) for lane in range(4))
 
     def difference(game: Game, **steps: float) -> NDArray[Any]:

@@ -1,9 +1,7 @@
 """Games with several equilibria (MODEL.md, section 5)."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -12,15 +10,6 @@ from sweeps import engine
 from sweeps.dataset import open_store
 from sweeps.spec import Spec
 from tests.conftest import BASE_GAME, parameters_of
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_quickly() -> Iterator[None]:
-    """Compiling dominates the time of these tests."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
 
 S = {"eta": 0.1, "crowd_mean": 2.0}
 

@@ -2,11 +2,9 @@
 
 import io
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -52,14 +50,6 @@ def refusal(source: Path, *options: object) -> str:
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.count("\n") == 1 and result.stderr.startswith(f"mfgsweep: {source}: ")
     return result.stderr.removeprefix(f"mfgsweep: {source}: ").strip()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_quickly() -> Iterator[None]:
-    """Compiling dominates the time of these tests: it does without optimisation."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def write(path: Path, text: str) -> Path:

@@ -1,11 +1,9 @@
 """Elasticities and Sobol indices: against functions whose indices are known, and for the model against quadrature."""
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -133,14 +131,7 @@ LOW, HIGH, GAMMA_LOW, GAMMA_HIGH = 0.5, 5.0, 0.05, 1.0
 
 
 @pytest.fixture(scope="module")
-def compile_quickly() -> Iterator[None]:
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, compile_quickly: None) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Saltelli design, and the grid of a quadrature."""
     folder = tmp_path_factory.mktemp("sensitivity")
     spans = f"  A: {{uniform: [{LOW}, {HIGH}]}}\n  gamma: {{log_uniform: [{GAMMA_LOW}, {GAMMA_HIGH}]}}\n"

@@ -18,7 +18,6 @@ from mfg_jax.parameters import as_scalars, order_flow
 from mfg_jax.scheme import spectral_bound
 from tests.conftest import (
     BASE_GAME,
-    COMPILE_QUICKLY,
     LANES,
     default_model,
     differentiate_games,
@@ -64,7 +63,7 @@ def assert_close(one: mfg.Equilibrium, other: mfg.Equilibrium, tolerance: float 
 def test_jit_and_vmap_change_nothing() -> None:
     games = [MILD, MILD | {"k0": 0.0, "crowd_mean": -2.0}]
     together = jax.vmap(lambda p: solve(small(), p))(stack(*games))
-    compiled = jax.jit(lambda p: solve(small(), p), compiler_options=COMPILE_QUICKLY)
+    compiled = jax.jit(lambda p: solve(small(), p))
     for i, game in enumerate(games):
         alone = solve(small(), parameters_of(game))
         assert alone.status == mfg.Status.CONVERGED
@@ -88,7 +87,7 @@ def test_gradients_under_vmap_and_hessian() -> None:
 
     moved = (center | {name: center[name] + sign * steps[name]} for name in SWEPT for sign in (1, -1))
     gradients = [solved.gradient for solved in differentiate_games(small(), *moved)]
-    hessian = jax.jit(jax.hessian(of_swept), compiler_options=COMPILE_QUICKLY)({name: center[name] for name in SWEPT})
+    hessian = jax.jit(jax.hessian(of_swept))({name: center[name] for name in SWEPT})
     for (i, name), other in itertools.product(enumerate(SWEPT), SWEPT):
         up, down = (float(getattr(gradient, other)) for gradient in gradients[2 * i : 2 * i + 2])
         difference = (up - down) / (2.0 * steps[name])
@@ -257,7 +256,7 @@ def test_single_precision_warns_that_the_tolerance_is_out_of_reach() -> None:
 def test_single_precision_reaches_a_looser_tolerance() -> None:
     parameters = jax.tree.map(lambda number: jnp.asarray(number, jnp.float32), parameters_of(MILD))
     model = small(solver={"tolerance": 1e-5})
-    single = jax.jit(lambda p: solve(model, p), compiler_options=COMPILE_QUICKLY)(parameters)
+    single = jax.jit(lambda p: solve(model, p))(parameters)
     (double,) = solve_games(small(), MILD)
     assert single.status == mfg.Status.CONVERGED
     floats = [leaf.dtype for leaf in jax.tree.leaves(single) if jnp.issubdtype(leaf.dtype, jnp.floating)]

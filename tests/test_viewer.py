@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import jax
 import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
@@ -39,14 +38,6 @@ from tests import made_up
 MFGSWEEP = Path(sys.executable).with_name("mfgsweep")
 SPEC = made_up.make(outputs={"surfaces": True})
 PLACE = {"A": 1, "gamma": 0, "crowd_mean": 1}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_quickly() -> Iterator[None]:
-    """Compiling dominates the time of the game that is solved: it does without optimisation."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
