@@ -383,7 +383,8 @@ class Store(Generic[P]):
         """Adds attributes of the whole; this drops the consolidated metadata."""
         self._check_it_is_there()
         self._group = zarr.open_group(self._opened, mode="r+", use_consolidated=False)  # others may have added some
-        self._group.attrs.update(_with_digest({**self.attributes, **attributes}))
+        # in one write: `attrs.update` makes one for each key, and a crash in between would leave another digest than theirs
+        self._group = self._group.update_attributes(_with_digest({**self.attributes, **attributes}))
         self._synchronise([self.path / "zarr.json"])
 
     def consolidate(self) -> None:

@@ -481,6 +481,19 @@ class TestDamage:
             for name, values in made_up(grid_dataset, block).items():
                 np.testing.assert_array_equal(found[name].values[block.region].ravel(), values.ravel())
 
+    def test_what_a_store_says_of_itself_is_written_in_one_go(self, grid: Store, monkeypatch: pytest.MonkeyPatch):
+        """A crash between two writes would leave a digest of other attributes."""
+        put, written = LocalStore.set, []
+
+        async def watched(local: LocalStore, key: str, value: Any) -> None:
+            await put(local, key, value)
+            written.append(key)
+
+        monkeypatch.setattr(LocalStore, "set", watched)
+        grid.update_attributes({"finished": "today", "points_per_second": 7.0})
+        assert written == ["zarr.json"]
+        assert store.open_existing(grid.path).attributes["points_per_second"] == 7.0
+
     @pytest.mark.parametrize("name", [".", "mean_spread", "blocks/seconds", "A"])
     def test_a_flipped_bit_is_noticed_in_what_a_store_says_of_itself(self, grid: Store, name: str):
         path = grid.path / name / "zarr.json"
