@@ -168,6 +168,8 @@ def run(
 ) -> None:
     """Solve every game of a grid file into a zarr store. The same command goes on where an interrupted one stopped."""
     spec = _load(grid)
+    if out == "":
+        raise _fail("--out: found nothing; allowed: a path, or no --out where the grid file names a store")
     if not (out or spec.store):
         raise _fail(f"{grid}: store: missing; allowed: a path here, or --out STORE")
     path = _place(out or str(spec.store))

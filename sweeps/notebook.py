@@ -39,12 +39,16 @@ def show(dataset: xr.Dataset, **point: float | str) -> Shown:
     from sweeps.problems import brief, not_among
     from sweeps.viewer.report import document
 
+    if "status" not in dataset:
+        raise ValueError("found a dataset without status; allowed: one as xr.open_zarr opens a store, or games of it")
     sweep = dataset["status"].dims
     coordinates = {str(name): values for name, values in dataset.coords.items() if values.dims and set(values.dims) <= set(sweep)}
     coordinates |= {str(dim): dataset[dim] for dim in sweep if dim not in coordinates}
     for name, value in point.items():
         if name not in coordinates:
             raise ValueError(f"{name}: {not_among(name, coordinates)}")
+        if np.ndim(value):
+            raise ValueError(f"{name}: found {value}; allowed: one value; take several with dataset.sel before")
         values = dataset[name].values
         numbers = values.dtype.kind in "iuf" and not isinstance(value, str)
         same = np.isclose(values, value, rtol=1e-9, atol=0.0) if numbers else values == value

@@ -139,6 +139,11 @@ class TestRun:
         assert mfgsweep("run", "grid.yaml", "--batch", BATCH).exit_code == 0
         assert open_store(folder / "results" / "sweep.zarr")["status"].shape == (3, 2, 3, 2)
 
+    def test_an_empty_place_is_refused(self, folder: Path):
+        """As of a variable of the shell that is not set."""
+        result = mfgsweep("run", "grid.yaml", "--out", "")
+        assert result.exit_code == 2 and "--out: found nothing; allowed: a path" in result.stderr
+
     def test_a_share_without_a_block_says_so(self, finished: Path):
         result = mfgsweep("run", "grid.yaml", "--out", finished, "--shard", "900/1000")
         assert (result.exit_code, result.stderr) == (0, "")

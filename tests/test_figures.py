@@ -75,8 +75,8 @@ def test_a_path_is_a_line_through_the_stored_numbers(store: xr.Dataset) -> None:
 
 def test_axes_say_their_units(store: xr.Dataset) -> None:
     drawn = figures.game_figures(store.isel(A=0, gamma=0, crowd_mean=0))
-    assert titles(drawn["value"]) == ["inventory (lot)", "time (day)", "tick"]
-    assert titles(drawn["inventory_variance"]) == ["time (day)", "lot^2"]
+    assert titles(drawn["value"]) == ["inventory (lot)", "time (fraction of the day)", "tick"]
+    assert titles(drawn["inventory_variance"]) == ["time (fraction of the day)", "lot^2"]
     sliced = figures.heat_map(store["mean_spread"].isel(crowd_mean=0), store["status"].isel(crowd_mean=0))
     assert titles(sliced.figure) == ["gamma (tick/lot^2)", "A (1/day)"]
     assert sliced.figure["data"][0]["colorbar"]["title"]["text"] == "mean_spread (tick)"
@@ -213,3 +213,10 @@ def test_a_value_of_another_kind_is_refused(store: xr.Dataset) -> None:
     named = store.assign_coords(A=[f"name {i}" for i in range(store.sizes["A"])])
     with pytest.raises(ValueError, match="A: found 1; allowed: name 0"):
         sweeps.show(named, A=1)
+
+
+def test_what_a_notebook_cannot_show_is_refused(store: xr.Dataset) -> None:
+    with pytest.raises(ValueError, match=r"A: found \[1, 3\]; allowed: one value"):
+        sweeps.show(store, A=[1, 3])  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="found a dataset without status"):
+        sweeps.show(store[["mean_spread"]])
