@@ -118,6 +118,23 @@ def test_a_crash_leaves_games_to_be_solved(path: Path, monkeypatch: pytest.Monke
     assert retry(PATIENT, path)[0].statuses == {"converged": HARD}
 
 
+@pytest.mark.parametrize("failing", ["attempt", "mean_spread", "residual"])
+def test_what_a_crash_left_to_be_solved_the_next_retry_solves(path: Path, monkeypatch: pytest.MonkeyPatch, failing: str):
+    write = zarr.Array.__setitem__
+
+    def fail(array: zarr.Array, region: Any, values: Any) -> None:
+        if array.basename == failing:
+            raise KeyboardInterrupt
+        write(array, region, values)
+
+    with monkeypatch.context() as disturbed, pytest.raises(KeyboardInterrupt):
+        disturbed.setattr(zarr.Array, "__setitem__", fail)
+        retry(PATIENT, path)
+    assert (loaded(path)["status"] == 0).sum() == HARD
+    assert retry(PATIENT, path)[0].statuses == {"converged": HARD}
+    assert (loaded(path)["attempt"] == 2).sum() == HARD
+
+
 def test_a_retry_that_is_stopped_keeps_what_it_mended(tmp_path: Path):
     path, stop = tmp_path / "s.zarr", threading.Event()
     spec = make(sweep={"A": [300.0, 301.0, 302.0], "gamma": [0.02, 0.05], "crowd_mean": [0.0, 1.0]})
