@@ -201,6 +201,7 @@ def _complete(sweep: Sweep, target: store.Store, share: Share, crew: Crew, order
     log("started", **about, **(crew if pending else THIS_PROCESS).provenance())
     crew.fill(sweep, target, pending, orders)
     if not target.pending_blocks():
+        target.sweep_up()
         if progress.done or "finished" not in target.attributes:
             speed = progress.points_per_second if progress.done and share.is_whole else None
             target.update_attributes({"finished": runtime.now(), "points_per_second": speed})

@@ -387,6 +387,13 @@ class Store(Generic[P]):
         self._group = self._group.update_attributes(_with_digest({**self.attributes, **attributes}))
         self._synchronise([self.path / "zarr.json"])
 
+    def sweep_up(self) -> None:
+        """Removes what writes of blocks that were killed have left. All blocks must be done, so that nobody writes one."""
+        if isinstance(self.path, Path):
+            for file in self.path.rglob("*.partial"):
+                if "c" in file.relative_to(self.path).parts:  # others may be writing what the store says of itself
+                    file.unlink(missing_ok=True)
+
     def consolidate(self) -> None:
         """Makes the consolidated metadata where there is none."""
         if zarr.open_group(self._opened, mode="r").metadata.consolidated_metadata is None:

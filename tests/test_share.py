@@ -142,6 +142,17 @@ def test_shares_conflict_where_they_have_a_block_in_common(count: tuple[int, ...
             assert owner.conflicts_with(other.name) == common
 
 
+def test_the_last_share_removes_what_killed_ones_left(tmp_path: Path):
+    path = tmp_path / "s.zarr"
+    run(SPEC, path, share=Share(1, 2))
+    stray = path / "mean_spread" / "c" / "0.0123456789abcdef.partial"
+    stray.write_text("half")
+    run(SPEC, path, share=Share(1, 2))
+    assert stray.exists()  # the other share may be writing it
+    run(SPEC, path, share=Share(2, 2))
+    assert not stray.exists()
+
+
 def test_what_is_no_store_is_left_as_it_is(tmp_path: Path):
     """Whatever its files are called, and those beside it."""
     folder, beside = tmp_path / "downloads", tmp_path / ".downloads.old"
