@@ -33,13 +33,13 @@ AXIS, SHORT_AXIS = 100, 10
 """Values of each of three parameters."""
 
 
-def make_spec(axis: int) -> Spec:
+def make_spec(axis: int, surfaces: bool = False) -> Spec:
     return Spec.model_validate(
         {
             "model": {"coupling": "relative"},
             "parameters": {"eta": 0.01},
             "sweep": {name: np.linspace(0.5, 2.0, axis).tolist() for name in ("A", "k", "gamma")},
-            "outputs": {"paths": False},
+            "outputs": {"surfaces": surfaces, "paths": surfaces},
         }
     )
 

@@ -10,17 +10,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
 import numpy as np
 from report import Row, options, report
 
-from sweeps import store as stores
-from sweeps.dataset import STATUS, variables
-from sweeps.sampling import design
-from sweeps.schema import Spec
-from sweeps.sweep import Sweep
+from sweeps import engine
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from scripts.bench_store import made_up, make_spec
 from tests.browser import Viewer, browser, served
 
 MOVES = 40
@@ -29,21 +27,9 @@ LAST_ANSWER = "() => performance.getEntriesByType('resource').filter(({ name }) 
 
 def make(folder: Path, axis: int, surfaces: bool) -> Path:
     """A store of axis³ games that are done, 200 times and 21 inventories each."""
-    spec = Spec.model_validate(
-        {
-            "model": {"coupling": "relative"},
-            "parameters": {"eta": 0.01},
-            "sweep": {name: np.linspace(0.5, 2.0, axis).tolist() for name in ("A", "k", "gamma")},
-            "outputs": {"surfaces": surfaces, "paths": surfaces},
-        }
-    )
-    sweep, path = Sweep(spec), folder / f"{axis}.zarr"
-    about = {"spec_hash": spec.hash(), "batch": 1, "started": "now", "device": "none", "versions": {}, "git_revision": "none"}
-    target = stores.create(path, spec, design(spec), sweep.labels(), sweep.block_shape(), about)
-    rng, labels = np.random.default_rng(0), sweep.labels()
-    for block in target.blocks():
-        shapes = {v.name: (len(block), *(labels.size(dim) for dim in v.dims)) for v in variables(spec)}
-        target.write(block, {name: rng.uniform(size=shape) for name, shape in shapes.items()} | {STATUS.name: np.ones(len(block))})
+    path = folder / f"{axis}.zarr"
+    with patch.object(engine, "solve", made_up):
+        engine.run(make_spec(axis, surfaces), path)
     return path
 
 

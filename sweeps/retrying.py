@@ -81,8 +81,7 @@ def _retry(
     stop: threading.Event,
     log: Callable[..., None],
 ) -> Progress:
-    ended_so = np.isin(target.statuses(), [STATUSES.index(name) for name in statuses])
-    tried = ended_so | target.withdrawn() | _withdrawn_in_that_moment(target)
+    tried = np.isin(target.statuses(), [STATUSES.index(name) for name in statuses]) | target.withdrawn()
     progress = Progress(points=int(tried.sum()), done_before=0, statuses=Counter())
     if not progress.points:
         return progress
@@ -97,13 +96,6 @@ def _retry(
     attempt.about["finished"] = runtime.now()
     log("retried", **attempt.record())
     return progress
-
-
-def _withdrawn_in_that_moment(target: Store) -> np.ndarray:
-    """The games that the last attempt had made pending, and not yet marked as its own, when it was killed."""
-    about = target.attributes
-    killed = "finished" in about and "finished" not in about.get("retries", [{"finished": "never begun"}])[-1]
-    return (target.statuses() == 0) & killed
 
 
 class _Attempt:

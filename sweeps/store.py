@@ -287,10 +287,13 @@ class Store(Generic[P]):
         self._write_some(part, {ATTEMPT.name: np.full(len(part), attempt)})
 
     def withdrawn(self) -> np.ndarray:
-        """Which games an attempt withdrew and did not replace, in the sweep's shape."""
+        """Which games an attempt withdrew and did not replace, in the sweep's shape: marked as its own, or not yet where the last
+        one was killed."""
         if ATTEMPT.name not in self._arrays:
             return np.zeros(self.shape, bool)
-        return (self.statuses() == 0) & (self.whole(ATTEMPT.name) > 0)
+        about = self.attributes
+        killed = "finished" in about and "retries" in about and "finished" not in about["retries"][-1]
+        return (self.statuses() == 0) & ((self.whole(ATTEMPT.name) > 0) | killed)
 
     def _write_some(self, part: Part, results: Mapping[str, np.ndarray], seconds: float | None = None) -> None:
         if len(part) < len(part.block):
