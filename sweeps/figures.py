@@ -215,7 +215,7 @@ def _surface(surface: xr.DataArray) -> Figure:
     }
     scene = {
         "xaxis": {"title": {"text": f"inventory ({units(surface['inventory'])})"}, "nticks": 5},
-        "yaxis": {"title": {"text": "time (fraction of the day)"}, "nticks": 4},
+        "yaxis": {"title": {"text": "share of the day"}, "nticks": 4},
         "zaxis": {"title": {"text": units(surface) or "fraction"}, "nticks": 5},
         "aspectmode": "manual",
         "aspectratio": {"x": 0.78, "y": 0.78, "z": 0.55},
@@ -240,7 +240,7 @@ def _path(path: xr.DataArray) -> Figure:
         "line": {"color": BLUE, "width": 2},
         "hovertemplate": "time %{x:.3f}<br>%{y:.5g}<extra></extra>",
     }
-    return _flat([line], {"xaxis": {"title": "time (fraction of the day)"}, "yaxis": {"title": units(path)}})
+    return _flat([line], {"xaxis": {"title": "share of the day"}, "yaxis": {"title": units(path)}})
 
 
 def _lacking(variable: Variable, output: str) -> Figure:

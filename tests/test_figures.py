@@ -75,8 +75,8 @@ def test_a_path_is_a_line_through_the_stored_numbers(store: xr.Dataset) -> None:
 
 def test_axes_say_their_units(store: xr.Dataset) -> None:
     drawn = figures.game_figures(store.isel(A=0, gamma=0, crowd_mean=0))
-    assert titles(drawn["value"]) == ["inventory (lot)", "time (fraction of the day)", "tick"]
-    assert titles(drawn["inventory_variance"]) == ["time (fraction of the day)", "lot^2"]
+    assert titles(drawn["value"]) == ["inventory (lot)", "share of the day", "tick"]
+    assert titles(drawn["inventory_variance"]) == ["share of the day", "lot^2"]
     sliced = figures.heat_map(store["mean_spread"].isel(crowd_mean=0), store["status"].isel(crowd_mean=0))
     assert titles(sliced.figure) == ["gamma (tick/lot^2)", "A (1/day)"]
     assert sliced.figure["data"][0]["colorbar"]["title"]["text"] == "mean_spread (tick)"
