@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
@@ -44,8 +45,9 @@ def make_spec(axis: int, surfaces: bool = False) -> Spec:
     )
 
 
-def made_up(solver: Solver, games: Iterable[Games]) -> Generator[Solved]:
-    """A number between 0 and 1 for everything that is asked of a game."""
+def made_up(solver: Solver, games: Iterable[Games], stop: threading.Event) -> Generator[Solved]:
+    """A number between 0 and 1 for everything that is asked of a game; nobody stops it."""
+    del stop
     numbers = np.random.default_rng(0)
     shapes = {v.name: [solver.sweep.labels().size(dim) for dim in v.dims] for v in variables(solver.spec)}
     for several in games:

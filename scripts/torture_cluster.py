@@ -49,8 +49,8 @@ def spec(blocks: int) -> Spec:
     )
 
 
-def deadly(solver: Solver, games: Iterable[Games]) -> Generator[Solved]:
-    for some, results in torture_store.made_up(solver, games):
+def deadly(solver: Solver, games: Iterable[Games], stop: threading.Event) -> Generator[Solved]:
+    for some, results in torture_store.made_up(solver, games, stop):
         if POISON in some.points:
             os.kill(os.getpid(), signal.SIGKILL)
         yield some, results

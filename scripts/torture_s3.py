@@ -68,7 +68,7 @@ def failing_server() -> Generator[str]:
 def begin_in_bucket(name: str) -> int:
     """Another process; its number. Nothing here may use obstore before, whose threads it would lack."""
     address = f"s3://{BUCKET}/{name}/s.zarr"
-    return begin(lambda _: engine.run(SPEC, place(address)), Path(name))
+    return begin(lambda _, stop: engine.run(SPEC, place(address), stop=stop), Path(name))
 
 
 def torture(

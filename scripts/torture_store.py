@@ -1,5 +1,7 @@
 """Kills runs at random moments, goes on with them until they are done, and compares their stores with those of undisturbed runs.
 
+Every other time they are asked to stop first, and killed while they do.
+
     python scripts/torture_store.py [--runs N] [--seed N]
 
 So many of each kind: runs that fill a store, shares that fill one together, extensions by games and by outputs, and retries. Games
@@ -16,6 +18,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections import Counter
@@ -30,8 +33,9 @@ import numpy as np
 import mfg_jax as mfg
 from sweeps import engine, extending, retrying, store
 from sweeps.dataset import ATTEMPT, CONVERGED, STATUS, variables
+from sweeps.place import identity
 from sweeps.schema import Spec
-from sweeps.share import share_named
+from sweeps.share import ALL, share_named
 from sweeps.solver import Solved, Solver
 from sweeps.store import Store
 from sweeps.sweep import Games
@@ -44,8 +48,11 @@ CONTENT: dict[str, Any] = {
 }
 GAMES_PER_BLOCK, GAMES_AT_ONCE = 4, 2
 SECONDS_A_BATCH = 0.005
+SECONDS_TO_STOP = 0.05
+"""At most: then it is killed."""
 MOST_KILLS = 4
 SECONDS_UNTIL_STUCK = 300.0
+ASKED = "asked to stop"
 MUST_BE_NONE = ("lost", "wrong", "stuck")
 COUNTED = ("kills", "before the store was there", "while it was filled", "later", *MUST_BE_NONE)
 
@@ -59,16 +66,34 @@ MORE_GAMES = make(sweep=CONTENT["sweep"] | {"gamma": [0.01, 0.015, 0.02, 0.03, 0
 MORE_OUTPUTS = make(outputs={"paths": False, "gradients": ["mean_spread"]})
 
 
-def extend(spec: Spec, path: Path) -> None:
+Command = Callable[[Path, threading.Event], object]
+"""What a process does to a store, until it is asked to stop."""
+
+
+def fill(spec: Spec, share: str | None = None) -> Command:
+    """What `mfgsweep run` does."""
+    return lambda path, stop: engine.run(spec, path, stop=stop, share=share_named(share) if share else ALL)
+
+
+def extend(spec: Spec) -> Command:
     """What `mfgsweep extend` does."""
-    extending.extend(spec, path)
-    engine.run(spec, path, resume=True)
+
+    def extend_and_fill(path: Path, stop: threading.Event) -> None:
+        extending.extend(spec, path, stop)
+        engine.run(spec, path, resume=True, stop=stop)
+
+    return extend_and_fill
+
+
+def retry(path: Path, stop: threading.Event) -> None:
+    """What `mfgsweep run --retry failed` does."""
+    retrying.retry(SPEC, path, retrying.FAILED, stop=stop)
 
 
 class Kind(NamedTuple):
     """What is killed and gone on with."""
 
-    commands: Sequence[Callable[[Path], object]]
+    commands: Sequence[Command]
     """Each of a process, side by side."""
     begun_with: Spec | None = None
     """Of the store that is there before, whole."""
@@ -79,21 +104,21 @@ class Kind(NamedTuple):
 
 
 KINDS = {
-    "run": Kind([lambda path: engine.run(SPEC, path)], keeps_files=True),
-    "shares": Kind(
-        [lambda path, share=share: engine.run(SPEC, path, share=share_named(share)) for share in ("1/2", "2/2")], keeps_files=True
-    ),
-    "more games": Kind([lambda path: extend(MORE_GAMES, path)], SPEC),
-    "more outputs": Kind([lambda path: extend(MORE_OUTPUTS, path)], SPEC, keeps_games=False),
-    "retry": Kind([lambda path: retrying.retry(SPEC, path, retrying.FAILED)], IMPATIENT),
+    "run": Kind([fill(SPEC)], keeps_files=True),
+    "shares": Kind([fill(SPEC, "1/2"), fill(SPEC, "2/2")], keeps_files=True),
+    "more games": Kind([extend(MORE_GAMES)], SPEC),
+    "more outputs": Kind([extend(MORE_OUTPUTS)], SPEC, keeps_games=False),
+    "retry": Kind([retry], IMPATIENT),
 }
 
 
-def made_up(solver: Solver, games: Iterable[Games]) -> Generator[Solved]:
+def made_up(solver: Solver, games: Iterable[Games], stop: threading.Event) -> Generator[Solved]:
     """Results of games, from their parameters alone, as fast as they can be written. Hard games take a patient solver."""
     sizes = {v.name: [solver.sweep.labels().size(dim) for dim in v.dims] for v in variables(solver.spec)}
     for several in games:
         for first in range(0, several.points.size, GAMES_AT_ONCE):
+            if stop.is_set():
+                return
             some = several.some(slice(first, first + GAMES_AT_ONCE))
             time.sleep(SECONDS_A_BATCH)
             A, gamma = some.columns["A"], some.columns["gamma"]
@@ -104,17 +129,21 @@ def made_up(solver: Solver, games: Iterable[Games]) -> Generator[Solved]:
             yield some, results | {STATUS.name: np.where(easy, mfg.Status.CONVERGED, mfg.Status.ITERATION_LIMIT)}
 
 
-def begin(command: Callable[[Path], object], path: Path) -> int:
-    """Another process; its number."""
+def begin(command: Command, path: Path) -> int:
+    """Another process, which SIGTERM asks to stop; its number."""
     child = os.fork()
     if child:
         return child
     try:
+        stop = threading.Event()
+        signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
         with (
             patch.object(store, "games_per_block", lambda points, largest: GAMES_PER_BLOCK),
             patch.object(engine, "solve", made_up),
         ):
-            command(path)
+            command(path, stop)
+        os._exit(0)
+    except engine.Interrupted:
         os._exit(0)
     except BaseException as error:
         print(f"{path}: {error}", file=sys.stderr, flush=True)
@@ -159,8 +188,8 @@ def done(kind: Kind, path: Path) -> set[tuple[Any, ...]]:
     A, gamma = np.meshgrid(*(target.whole(name) for name in ("A", "gamma")), indexing="ij")
     converged = target.statuses() == CONVERGED
     games = set(zip(A[converged].tolist(), gamma[converged].tolist(), strict=True))
-    files = (file for file in (path / STATUS.name / "c").rglob("*") if file.is_file() and not file.suffix)
-    return {*games, *((file, file.stat().st_mtime_ns) for file in files if kind.keeps_files)}
+    files = (file for file, region in target.files(STATUS.name) if (target.statuses()[region] != 0).all())
+    return {*games, *((file, identity(file)) for file in files if kind.keeps_files)}
 
 
 def torture(
@@ -174,6 +203,11 @@ def torture(
     for _ in range(chance.randint(1, MOST_KILLS)):
         children = [begin(command, path) for command in kind.commands]
         time.sleep(chance.uniform(0.0, seconds))
+        if chance.random() < 0.5:
+            for child in children:
+                os.kill(child, signal.SIGTERM)
+            time.sleep(chance.uniform(0.0, SECONDS_TO_STOP))
+            counts[ASKED] += 1
         for child in children:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
@@ -213,7 +247,7 @@ def torture_all(name: str, folder: Path, runs: int, seed: int) -> tuple[float, C
     before = None
     if (spec := kind.begun_with) is not None:
         before = folder / "before" / "s.zarr"
-        undisturbed(Kind([lambda path: engine.run(spec, path)]), before, None)
+        undisturbed(Kind([fill(spec)]), before, None)
     expected = folder / "undisturbed" / "s.zarr"
     seconds = undisturbed(kind, expected, before)
     for run in range(runs):
@@ -229,13 +263,14 @@ def main() -> None:
     warnings.filterwarnings("ignore", message=".*fork.*")  # JAX has not started any thread here
     jax.config.update("jax_platforms", "cpu")
     print(f"`scripts/torture_store.py`: each killed 1 to {MOST_KILLS} times.\n")
-    print(f"| what | runs | seconds | {' | '.join(COUNTED)} |\n" + "|---" * (3 + len(COUNTED)) + "|")
+    columns = (ASKED, *COUNTED)
+    print(f"| what | runs | seconds | {' | '.join(columns)} |\n" + "|---" * (3 + len(columns)) + "|")
     failed = False
     with tempfile.TemporaryDirectory() as folder:
         undisturbed(KINDS["run"], Path(folder) / "first" / "s.zarr", None)  # which reads much from the disk
         for name in KINDS:
             seconds, counts = torture_all(name, Path(folder) / name, chosen.runs, chosen.seed)
-            print(f"| {name} | {chosen.runs} | {seconds:.1f} | {' | '.join(str(counts[of]) for of in COUNTED)} |", flush=True)
+            print(f"| {name} | {chosen.runs} | {seconds:.1f} | {' | '.join(str(counts[of]) for of in columns)} |", flush=True)
             failed |= any(counts[of] for of in MUST_BE_NONE)
     sys.exit(failed)
 

@@ -81,7 +81,7 @@ def _batch(text: str) -> int | None:
 
 @contextmanager
 def _stop_on_interrupt() -> Iterator[threading.Event]:
-    """The first Ctrl-C or SIGTERM asks the run to stop after what is in flight; the second stops at once."""
+    """The first Ctrl-C or SIGTERM asks the run to stop when what is in flight is done and written; the second stops at once."""
     stop = threading.Event()
 
     def ask(number: int, frame: object) -> None:
@@ -91,7 +91,7 @@ def _stop_on_interrupt() -> Iterator[threading.Event]:
             os.write(2, b"mfgsweep: stopped; run the same command again to go on\n")
             os._exit(INTERRUPTED)
         stop.set()
-        os.write(2, b"mfgsweep: stopping after the batches and the write in flight; press Ctrl-C again to stop at once\n")
+        os.write(2, b"mfgsweep: stopping when the games in flight are done and written; press Ctrl-C again to stop at once\n")
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -26,7 +26,7 @@ from sweeps.solver import Results, Solved, Solver
 from sweeps.spec import Spec
 from sweeps.stopwatch import Activity
 from sweeps.store import Part
-from sweeps.sweep import Games, Sweep
+from sweeps.sweep import Games, Sweep, some
 
 SHORTEST_WAIT, LONGEST_WAIT = 0.5, 30.0
 """In seconds, for another run that makes the store."""
@@ -132,7 +132,7 @@ def run(
     Args:
         batch: games solved at once; None for what memory allows, or what the store was begun with.
         fresh: delete a store that is there. resume: insist that there is one.
-        report: called after every batch. stop: set it to stop after the batches and the write in flight.
+        report: called after every batch. stop: set it to stop when the games in flight are done and written.
         log: called with an event, and what there is to say of it, when the run starts, for every block, and at the end.
         share: runs of other shares may fill the store at the same time; the one that begins it, the others wait for.
         crew: who solves the games; this process holds the store meanwhile.
@@ -310,7 +310,7 @@ def fill(
     """Solves these games, and has the results of each block's written when the last of them is done.
 
     Raises:
-        Interrupted: `stop` was set before the end.
+        Interrupted: `stop` was set before the end; what was done by then is written.
     """
     if parts and stop.is_set():
         raise Interrupted
@@ -319,18 +319,24 @@ def fill(
         return
     begun = block_before = time.perf_counter()
     under_way = _PartsUnderWay(parts)
-    with closing(solve(solver, games_of(solver.sweep, parts))) as solved:
+
+    def write_all(done: Iterable[tuple[Part, Results]]) -> None:
+        nonlocal block_before
+        for part, results in done:
+            with solver.stopwatch.on(Activity.WRITE):
+                write(part, results, time.perf_counter() - block_before)
+            block_before = time.perf_counter()
+
+    with closing(solve(solver, games_of(solver.sweep, parts), stop)) as solved:
         for some_games, results in solved:
             complete = under_way.add(some_games.points, results)
             progress.count(results["status"])
             progress.seconds = time.perf_counter() - begun
             report(progress)
-            for part, whole in complete:
-                with solver.stopwatch.on(Activity.WRITE):
-                    write(part, whole, time.perf_counter() - block_before)
-                block_before = time.perf_counter()
-            if stop.is_set() and under_way:
-                raise Interrupted
+            write_all(complete)
+    if under_way:
+        write_all(under_way.broken_off())
+        raise Interrupted
     progress.seconds = time.perf_counter() - begun
     progress.shares = solver.stopwatch.shares(progress.seconds, solver.sweep.worker_count())
     progress.idle_lanes = solver.stopwatch.idle_lanes
@@ -345,9 +351,10 @@ def games_of(sweep: Sweep, parts: Iterable[Part]) -> Iterator[Games]:
                 yield games.some(wanted)
 
 
-def solve(solver: Solver, games: Iterable[Games]) -> Generator[Solved]:
-    """The games with their results, as they are done, in the way that suits the device."""
-    return solve_side_by_side(solver, games) if runtime.side_by_side() else solve_one_by_one(solver, games)
+def solve(solver: Solver, games: Iterable[Games], stop: threading.Event | None = None) -> Generator[Solved]:
+    """The games with their results, as they are done, in the way that suits the device; fewer where `stop` is set meanwhile."""
+    solve_all = solve_side_by_side if runtime.side_by_side() else solve_one_by_one
+    return solve_all(solver, games, stop or threading.Event())
 
 
 class _PartsUnderWay:
@@ -356,11 +363,13 @@ class _PartsUnderWay:
     def __init__(self, parts: Sequence[Part]) -> None:
         self._parts = parts
         self._starts = np.array([part.block.start for part in parts])
-        self._left = np.array([len(part) for part in parts])
-        self._results: dict[int, Results] = {}
+        self._begun: dict[int, tuple[Results, np.ndarray]] = {}
+        """By the part's number: its results, and which of its games have theirs."""
+        self._left = len(parts)
 
     def __bool__(self) -> bool:
-        return bool(self._left.any())
+        """Whether some part is not whole yet."""
+        return bool(self._left)
 
     def add(self, points: np.ndarray, results: Results) -> list[tuple[Part, Results]]:
         """The parts that are whole now, with all their results, which are let go."""
@@ -368,13 +377,19 @@ class _PartsUnderWay:
         complete = []
         for number in np.unique(of_part):
             here = of_part == number
-            part, whole = self._parts[number], self._results.setdefault(number, {})
+            part = self._parts[number]
+            whole, there = self._begun.setdefault(number, ({}, np.zeros(len(part), bool)))
             places = np.searchsorted(part.points, points[here])
             for name, values in results.items():
                 if name not in whole:
                     whole[name] = np.empty((len(part), *values.shape[1:]), values.dtype)
                 whole[name][places] = values[here]
-            self._left[number] -= here.sum()
-            if not self._left[number]:
-                complete.append((part, self._results.pop(number)))
+            there[places] = True
+            if there.all():
+                complete.append((part, self._begun.pop(number)[0]))
+                self._left -= 1
         return complete
+
+    def broken_off(self) -> list[tuple[Part, Results]]:
+        """The games that are done of parts that are not whole."""
+        return [(self._parts[number].some(there), some(whole, there)) for number, (whole, there) in self._begun.items()]

@@ -54,7 +54,7 @@ def retry(
 
     Args:
         spec: that of the store but for its section `solver`. batch: None for that of the store.
-        report: called after every batch. stop: set it to stop after the batches and the write in flight.
+        report: called after every batch. stop: set it to stop when the games in flight are done and written.
         log: called with what was tried, at the end.
 
     Returns:

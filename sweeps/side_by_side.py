@@ -6,6 +6,8 @@ What a game's results are does not depend on its neighbours, nor on when it arri
 
 from __future__ import annotations
 
+import itertools
+import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,9 +28,10 @@ RESULTS_AHEAD = 4
 """Sets of results that wait to be written while the device goes on."""
 
 
-def solve_side_by_side(solver: Solver, games: Iterable[Games]) -> Generator[Solved]:
-    """The games in the order in which they are done, with their results."""
-    return _ahead(_solved(solver, games))
+def solve_side_by_side(solver: Solver, games: Iterable[Games], stop: threading.Event) -> Generator[Solved]:
+    """The games in the order in which they are done, with their results, until `stop` is set: then those that the device was handed
+    and has done."""
+    return _ahead(_solved(solver, games, stop))
 
 
 def _ahead(items: Iterator[Solved]) -> Generator[Solved]:
@@ -44,14 +47,14 @@ def _ahead(items: Iterator[Solved]) -> Generator[Solved]:
             thread.shutdown(wait=True, cancel_futures=True)
 
 
-def _solved(solver: Solver, games: Iterable[Games]) -> Iterator[Solved]:
+def _solved(solver: Solver, games: Iterable[Games], stop: threading.Event) -> Iterator[Solved]:
     streams: dict[Kind, _Stream] = {}
-    for several in games:
+    for several in itertools.takewhile(lambda _: not stop.is_set(), games):
         if several.kind not in streams:
             streams[several.kind] = _Stream(solver, several.kind)
         yield from streams[several.kind].take(several)
     for stream in streams.values():
-        yield from stream.drain()
+        yield from stream.break_off() if stop.is_set() else stream.drain()
 
 
 class _Stream:
@@ -79,6 +82,10 @@ class _Stream:
         yield from self._call(joined(self._waiting), drain=True)
         yield from self._came_back(self._handed)
         yield from self._go_on()
+
+    def break_off(self) -> Iterator[Solved]:
+        """What the last call has done; games in lanes, and those left open, are let go."""
+        yield from self._came_back(self._handed)
 
     def _call(self, games: Games, drain: bool) -> Iterator[Solved]:
         """Hands the games over; while the device is at them, deals with those of the call before."""

@@ -59,7 +59,7 @@ def solve_games(work: Work, block: Block, first: int, last: int) -> float | None
     """Solves those games of a block, from the `first` of its places to the `last`, that are not done yet, and writes them.
 
     Returns:
-        The seconds that it took; None where the run was stopped before.
+        The seconds that it took; None where the run was stopped before the last game; what was done is written.
 
     Raises:
         StoreError: the store is not there, or not this run's any longer, or other numbers than here are in it.
@@ -97,7 +97,7 @@ def _prepared(work: Work) -> tuple[Store, Solver]:
 
 
 def stop(run: str) -> None:
-    """Tasks of this run end after the batches and the write in flight."""
+    """Tasks of this run end when the games in flight are done and written."""
     _STOPS[run].set()
 
 

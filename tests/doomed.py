@@ -4,9 +4,11 @@ MFGSWEEP_TEST_DOOM holds as JSON `folder`, where deaths that have come are noted
 and `once`, for each moment at which a worker dies once, the point of a game that it has then.
 """
 
+import itertools
 import json
 import os
 import signal
+import threading
 from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,8 +31,8 @@ def dask_setup(of: object) -> None:
     worker.solve_games = solve_games
 
 
-def solve(solver: Solver, games: Iterable[Games]) -> Generator[Solved]:
-    for several in games:
+def solve(solver: Solver, games: Iterable[Games], stop: threading.Event) -> Generator[Solved]:
+    for several in itertools.takewhile(lambda _: not stop.is_set(), games):
         if np.isin(several.points, _doom()["poison"]).any():
             os.kill(os.getpid(), signal.SIGKILL)
         _perhaps_die("solving", several.points)

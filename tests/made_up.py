@@ -4,6 +4,7 @@ A game's numbers hang on its parameters alone. It converges where its `A` is at 
 """
 
 import shutil
+import threading
 import zlib
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
@@ -48,8 +49,10 @@ def games_made_up() -> Iterator[list[dict[str, float]]]:
     """The games that are asked for meanwhile, by their parameters."""
     asked_for: list[dict[str, float]] = []
 
-    def solve(solver: Solver, games: Iterable[Games]) -> Generator[Solved]:
+    def solve(solver: Solver, games: Iterable[Games], stop: threading.Event | None = None) -> Generator[Solved]:
         for several in games:
+            if stop and stop.is_set():
+                return
             columns = {name: values.tolist() for name, values in several.columns.items()}
             each = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
             asked_for.extend(each)

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from datetime import datetime
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import xarray as xr
 from jax.errors import JaxRuntimeError
 from typer.testing import CliRunner, Result
 
-from sweeps import cli, diagnosis, engine, lock, reporting, runtime, store
+from sweeps import cli, diagnosis, engine, lock, one_by_one, reporting, runtime, store
 from sweeps.dataset import open_store
 from sweeps.engine import Progress
 from sweeps.export import WRITERS
@@ -82,7 +83,14 @@ def run_until(monkeypatch: pytest.MonkeyPatch, done: int, *options: object) -> R
 
     with monkeypatch.context() as patch:
         patch.setattr(reporting, "reporter", lambda quiet, as_json: Impatient())
+        patch.setattr(one_by_one, "SECONDS_A_BATCH", 0.0)  # so that batches are of one game each
+        patch.setattr(one_by_one, "RESULTS_AHEAD", 1)
         return mfgsweep("run", "grid.yaml", "--batch", BATCH, *options)
+
+
+def games_done() -> int:
+    """As the store says."""
+    return int((xr.open_zarr("results/sweep.zarr", chunks=None)["status"] != 0).sum())
 
 
 @pytest.fixture(autouse=True)
@@ -163,7 +171,9 @@ class TestRun:
     def test_json(self, folder: Path):
         *before, last = events(mfgsweep("run", "grid.yaml", "--batch", BATCH, "--json"))
         assert {event["event"] for event in before} == {"progress"}
-        assert [event["done"] for event in before] == [0, 7, 12, 19, 24, 31, 36]
+        done = [event["done"] for event in before]
+        assert (done[0], done[-1]) == (0, POINTS)
+        assert all(0 < later - earlier <= BATCH for earlier, later in pairwise(done))
         assert all(event["points"] == POINTS and sum(event["statuses"].values()) == event["done"] for event in before)
         assert last["event"] == "summary"
         assert (last["games"], last["store"]) == (POINTS, "results/sweep.zarr")
@@ -203,7 +213,7 @@ class TestRun:
 
     def test_resume_and_fresh(self, monkeypatch: pytest.MonkeyPatch):
         run_until(monkeypatch, BLOCK + 1)
-        assert "24 games in" in mfgsweep("run", "grid.yaml", "--resume").stdout
+        assert f"{POINTS - games_done()} games in" in mfgsweep("run", "grid.yaml", "--resume").stdout
         assert "36 games in" in mfgsweep("run", "grid.yaml", "--fresh", "--batch", BATCH).stdout
 
 
@@ -278,7 +288,10 @@ class TestLog:
         run_until(monkeypatch, BLOCK + 1, "--log", "run.log")
         assert mfgsweep("run", "grid.yaml", "--log", "run.log").exit_code == 0
         logged = [json.loads(line) for line in Path("run.log").read_text().splitlines()]
-        assert [event["event"] for event in logged] == ["started", "block", "interrupted", "started", "block", "block", "finished"]
+        assert [event["event"] for event in logged] == [
+            *("started", "block", "block", "interrupted"),  # of the second block, what was done of it
+            *("started", "block", "block", "finished"),
+        ]
         times = [datetime.fromisoformat(event["time"]) for event in logged]
         assert times == sorted(times)
 
@@ -332,7 +345,7 @@ class TestSignals:
             _, err = process.communicate()
         assert process.returncode == 130
         assert err.splitlines() == [
-            "mfgsweep: stopping after the batches and the write in flight; press Ctrl-C again to stop at once",
+            "mfgsweep: stopping when the games in flight are done and written; press Ctrl-C again to stop at once",
             "mfgsweep: interrupted; run the same command again to go on with results/sweep.zarr",
         ]
         assert json.loads((folder / "run.log").read_text().splitlines()[-1])["event"] == "interrupted"
@@ -344,7 +357,7 @@ class TestSignals:
             wait_for(folder / "run.log", "started")
             time.sleep(0.2)
             assert process.stderr
-            for said in ("stopping after", "stopped; run the same command again"):
+            for said in ("stopping when", "stopped; run the same command again"):
                 process.send_signal(signal.SIGTERM)
                 assert said in process.stderr.readline()
             assert process.wait() == 130
@@ -367,12 +380,16 @@ class TestInterrupt:
         handler = signal.getsignal(signal.SIGINT)
         result = run_until(monkeypatch, BLOCK + 1)
         assert result.exit_code == 130
-        assert "stopping after the batches and the write in flight; press Ctrl-C again to stop at once" in capfd.readouterr().err
+        assert (
+            "stopping when the games in flight are done and written; press Ctrl-C again to stop at once" in capfd.readouterr().err
+        )
         assert result.stderr == "mfgsweep: interrupted; run the same command again to go on with results/sweep.zarr\n"
         assert signal.getsignal(signal.SIGINT) is handler
+        left = POINTS - games_done()
+        assert POINTS - BLOCK - BATCH < left < POINTS - BLOCK
         result = mfgsweep("run", "grid.yaml")
         assert result.exit_code == 0
-        assert f"solved      {POINTS - BLOCK} games" in result.stdout
+        assert f"solved      {left} games" in result.stdout
         assert f"games       {POINTS}" in result.stdout
 
 
@@ -569,14 +586,15 @@ class TestTablesAndConstraints:
         lines = mfgsweep("info", "results/sweep.zarr").stdout.splitlines()
         assert "sweep       A (36 rows), gamma (36 rows), quote_min (36 rows), crowd_mean (36 rows); sampling table" in lines
         assert f"where       {self.CONSTRAINT}: left 24 of 36 points" in lines
-        assert "progress    12 of 24 games (50.0 %)" in lines
+        done = games_done()
+        assert f"progress    {done} of 24 games ({100 * done / 24:.1f} %)" in lines
 
         games.to_parquet(folder / "same.parquet", index=False)
         text = (folder / "grid.yaml").read_text()
         (folder / "grid.yaml").write_text(text.replace("games.csv", "same.parquet"))
         result = mfgsweep("run", "grid.yaml", "--resume")
         assert (result.exit_code, result.stderr) == (0, "")
-        assert any(line.startswith("solved      12 games in ") for line in result.stdout.splitlines())
+        assert any(line.startswith(f"solved      {24 - done} games in ") for line in result.stdout.splitlines())
         with open_store("results/sweep.zarr") as dataset, open_store(finished) as whole:
             left = whole.isel(A=slice(2)).stack(point=list(games)).transpose("point", ...)
             for name in games:
@@ -601,9 +619,11 @@ class TestTablesAndConstraints:
 
 
 class TestInfo:
-    @pytest.mark.parametrize(("after", "done"), [(0, 0), (BLOCK + 1, BLOCK)])
-    def test_unfinished(self, monkeypatch: pytest.MonkeyPatch, after: int, done: int):
+    @pytest.mark.parametrize("after", [0, BLOCK + 1])
+    def test_unfinished(self, monkeypatch: pytest.MonkeyPatch, after: int):
         run_until(monkeypatch, after)
+        done = games_done()
+        assert after <= done < after + BATCH
         result = mfgsweep("info", "results/sweep.zarr")
         assert (result.exit_code, result.stderr) == (0, "")
         lines = result.stdout.splitlines()

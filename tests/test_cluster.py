@@ -180,7 +180,7 @@ def test_a_run_that_is_interrupted_with_all_its_workers(tmp_path: Path):
     _, complaint = process.communicate(timeout=120)
     assert process.returncode == 130
     assert [line.partition(";")[0] for line in complaint.splitlines()] == [
-        "mfgsweep: stopping after the batches and the write in flight",
+        "mfgsweep: stopping when the games in flight are done and written",
         "mfgsweep: interrupted",
     ]
     assert open_existing(tmp_path / "s.zarr").pending_blocks()

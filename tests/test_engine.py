@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -29,11 +30,12 @@ import mfg_jax as mfg
 from mfg_jax import krylov
 from mfg_jax.equilibrium import solve_along_path
 from mfg_jax.parameters import as_scalars
-from sweeps import engine, information, lock, runtime, store
+from sweeps import engine, information, lock, one_by_one, runtime, store
 from sweeps.dataset import SCALARS, STATUSES, open_store
 from sweeps.engine import Interrupted, Progress
 from sweeps.programs import Way
 from sweeps.schema import Spec
+from sweeps.share import Share
 from sweeps.solver import Solver
 from sweeps.store import StoreError
 from sweeps.sweep import FEWEST_LANES, GAMES_PER_CALL, LARGEST_CPU_BATCH, Sweep
@@ -347,7 +349,9 @@ class TestBatches:
         assert POINTS % BATCH and BLOCK % BATCH
         seen: list[tuple[int, int]] = []
         progress = run(make(WILD), tmp_path / "s.zarr", report=lambda p: seen.append((p.done, p.statuses.total())))
-        assert seen == [(n, n) for n in (0, 7, 12, 19, 24, 31, 36)]
+        assert seen[0] == (0, 0) and seen[-1] == (POINTS, POINTS)
+        assert all(0 < after - before <= BATCH for (before, _), (after, _) in pairwise(seen))
+        assert all(done == counted for done, counted in seen)
         status = loaded(tmp_path / "s.zarr")["status"]
         assert (progress.points, progress.done, progress.done_before) == (POINTS, POINTS, 0)
         assert progress.statuses == {STATUSES[code]: int((status == code).sum()) for code in set(status.values.ravel().tolist())}
@@ -440,6 +444,23 @@ class TestLanes:
         progress = run(make(content, sweep=sweep), tmp_path / "s.zarr", batch=8)
         assert progress.idle_lanes is not None
         assert 0.0 < progress.idle_lanes < 0.1
+
+    def test_a_stopped_run_keeps_what_it_solved_and_goes_on_to_the_same_bits(self, tmp_path: Path):
+        content = PLAIN | {"model": {**PLAIN["model"], "coupling": "elastic"}, "outputs": {"paths": False}}
+        spec, stop = make(content, sweep={"gamma": np.linspace(0.02, 0.08, 100).tolist()}), threading.Event()
+        reported: list[Progress] = []
+
+        def report(progress: Progress) -> None:
+            reported.append(progress)
+            if progress.done:
+                stop.set()
+
+        with pytest.raises(Interrupted):
+            run(spec, tmp_path / "stopped", batch=2, report=report, stop=stop)
+        assert 8 <= (loaded(tmp_path / "stopped")["status"] != 0).sum() == reported[-1].done < 100
+        for name in ("stopped", "whole"):
+            run(spec, tmp_path / name, batch=2)
+        assert_same_bits(*(loaded(tmp_path / name) for name in ("stopped", "whole")))
 
     def test_derivatives(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         content = CALM | {"outputs": {"paths": False, "gradients": ["mean_spread"]}}
@@ -564,8 +585,8 @@ class TestNeighbours:
 # runs that stop and go on
 
 
-def stopped(path: Path, after: int) -> Progress:
-    """WILD, stopped once `after` games are solved."""
+def stopped(path: Path, after: int) -> int:
+    """WILD, stopped once `after` games are solved; how many are by then, with those that were in flight."""
     stop = threading.Event()
     reported: list[Progress] = []
 
@@ -574,19 +595,22 @@ def stopped(path: Path, after: int) -> Progress:
         if progress.done_before + progress.done >= after:
             stop.set()
 
-    with pytest.raises(Interrupted):
+    with (
+        patch.object(one_by_one, "SECONDS_A_BATCH", 0.0),  # so that batches are of one game each
+        patch.object(one_by_one, "RESULTS_AHEAD", 1),
+        pytest.raises(Interrupted),
+    ):
         run(make(WILD), path, report=report, stop=stop)
-    return reported[-1]
+    return reported[-1].done_before + reported[-1].done
 
 
 class TestResuming:
-    @pytest.mark.parametrize(("after", "stored"), [(1, 0), (BLOCK, BLOCK), (BLOCK + 1, BLOCK), (2 * BLOCK + 1, 2 * BLOCK)])
-    def test_a_stopped_run_goes_on_to_the_same_bits(self, whole: xr.Dataset, tmp_path: Path, after: int, stored: int):
+    @pytest.mark.parametrize("after", [1, BLOCK, BLOCK + 1, 2 * BLOCK + 1])
+    def test_a_stopped_run_keeps_what_it_solved_and_goes_on_to_the_same_bits(self, whole: xr.Dataset, tmp_path: Path, after: int):
         path = tmp_path / "s.zarr"
-        assert stopped(path, after).done < after + BATCH
+        stored = stopped(path, after)
         half = loaded(path)
-        assert (half["status"].values.ravel() != 0).tolist() == [True] * stored + [False] * (POINTS - stored)
-        assert half["iterations"].notnull().sum() == stored
+        assert after <= (half["status"] != 0).sum() == half["iterations"].notnull().sum() == stored < after + BATCH
         assert "finished" not in half.attrs
         (path / "value" / "0.12ab.partial").write_text("half a fi")
         progress = run(make(WILD), path, batch=None)
@@ -606,7 +630,7 @@ class TestResuming:
         path, numbers = tmp_path / "s.zarr", np.random.default_rng(3)
         stopped(path, 1)
         target = store.open_existing(path)
-        done = target.parts(numbers.random(target.statuses().shape) < 0.4)
+        done = target.parts((numbers.random(target.statuses().shape) < 0.4) | (target.statuses() != 0))
         for part in done:
             marked = {str(name): np.full((len(part), *v.shape[4:]), 7.5) for name, v in whole.data_vars.items()}
             target.write_part(part, marked | {"status": np.ones(len(part))})
@@ -727,7 +751,7 @@ class TestResuming:
 def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of WILD of which one block is done."""
     path = tmp_path_factory.mktemp("begun") / "s.zarr"
-    stopped(path, BLOCK + 1)
+    run(make(WILD), path, share=Share(1, 3))
     return path
 
 
@@ -814,8 +838,9 @@ class TestRefusals:
 
     def test_left_out_the_batch_is_that_of_the_store(self, path: Path):
         seen: list[int] = []
-        run(make(WILD), path, batch=None, report=lambda progress: seen.append(progress.done))
-        assert seen == [0, 7, 12, 19, 24]
+        with patch.object(one_by_one, "SECONDS_A_BATCH", 1e9):  # so that batches are as large as may be
+            run(make(WILD), path, batch=None, report=lambda progress: seen.append(progress.done))
+        assert np.diff(seen).max() == BATCH
 
     def test_what_decides_no_result_may_change(self, path: Path):
         assert run(make(WILD, store="elsewhere.zarr"), path).done == POINTS - BLOCK

@@ -107,7 +107,7 @@ def test_the_benchmark_of_the_viewer_measures_moves_and_opening() -> None:
 def test_runs_that_are_killed_lose_nothing() -> None:
     found = rows("torture_store.py", "--runs", "1")
     assert [kind for kind, *_ in found] == ["run", "shares", "more games", "more outputs", "retry"]
-    for _, runs, _, kills, *moments, lost, wrong, stuck in found:
+    for _, runs, _, _, kills, *moments, lost, wrong, stuck in found:
         assert (runs, lost, wrong, stuck) == ("1", "0", "0", "0")
         assert int(kills) == sum(map(int, moments)) >= 1
 
