@@ -413,7 +413,10 @@ def verify(
     typer.echo(found.table())
     if found.wrong:
         things = sum(check.wrong for check in found.checks)
-        raise _fail("\n  ".join([f"{store}: {things} things are wrong:", *found.wrong]))
+        advice = [f"to have games solved again that cannot be read, delete {file}" for file in sorted(map(str, found.mended_by))]
+        if advice:
+            advice.append("and run their grid file again; or restore the files from a copy")
+        raise _fail("\n  ".join([f"{store}: {things} things are wrong:", *found.wrong, *advice]))
 
 
 @app.command()
@@ -424,12 +427,12 @@ def export(
     """Write a store as CSV, Parquet or netCDF."""
     from sweeps import export as exporting
     from sweeps.dataset import open_store
-    from sweeps.store import StoreError, open_existing
+    from sweeps.store import StoreError, open_whole
 
     path = _place(store)
     try:
         with _damage_is_told(path):
-            open_existing(path)
+            open_whole(path)
             with open_store(path) as dataset:
                 exporting.export(dataset, output)
     except (StoreError, exporting.ExportError, OSError) as error:
@@ -495,12 +498,12 @@ def plot(
     from sweeps import drawing
     from sweeps.choosing import ChoiceError
     from sweeps.dataset import open_store
-    from sweeps.store import StoreError, open_existing
+    from sweeps.store import StoreError, open_whole
 
     path = _place(store)
     try:
         with _damage_is_told(path):
-            open_existing(path)
+            open_whole(path)
             with open_store(path) as dataset:
                 found = drawing.picture(dataset, what, at, times)
         drawing.write(found, output)
@@ -609,12 +612,12 @@ def sensitivity(
     from sweeps import study
     from sweeps.dataset import open_store
     from sweeps.sensitivity import SensitivityError
-    from sweeps.store import StoreError, open_existing
+    from sweeps.store import StoreError, open_whole
 
     path = _place(store)
     try:
         with _damage_is_told(path):
-            open_existing(path)
+            open_whole(path)
             with open_store(path) as dataset:
                 found = study.study(dataset, [name for name in metrics.split(",") if name])
         typer.echo(study.report(found))

@@ -257,7 +257,7 @@ def reopen(sweep: Sweep, path: Place, batch: int | None, but: str = "") -> store
     Raises:
         StoreError: there is none, or it was begun with another spec or batch, or the spec means other points here.
     """
-    target = store.open_existing(path)
+    target = store.open_whole(path)
     store.check_same_spec(target, sweep.spec, but)
     store.check_same_points(target, sweep.design)
     begun_with = int(target.attributes["batch"])

@@ -63,7 +63,7 @@ def extend(spec: Spec, path: Place, stop: threading.Event | None = None) -> Exte
 
 
 def _extend(spec: Spec, path: Path, stop: threading.Event) -> Extension | None:
-    old = store.open_existing(path)
+    old = store.open_whole(path)
     if not differing_keys(old.attributes["spec"], spec.canonical()):
         return None
     sweep = Sweep(spec)

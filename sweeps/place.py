@@ -8,6 +8,7 @@ server says is its own fault, connections that break, and what takes too long.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -131,6 +132,13 @@ class ObjectPath:
 
 
 Place = Path | ObjectPath
+
+
+def files_below(where: Place) -> set[Place]:
+    """All files of a folder, or all objects of its name in a bucket."""
+    if isinstance(where, ObjectPath):
+        return set(where.below())
+    return {Path(folder, name) for folder, _, names in os.walk(where) for name in names}
 
 
 def place(text: str) -> Place:

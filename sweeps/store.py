@@ -31,11 +31,12 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.core.buffer import Buffer
+from zarr.core.metadata import ArrayV3Metadata
 from zarr.storage import MemoryStore, StoreLike
 
 from sweeps.dataset import ATTEMPT, EXACT, KEPT, PARAMETERS, STATUS, STATUSES, Variable, variables
 from sweeps.durable import make_folder, synchronise, synchronise_one, together
-from sweeps.place import AT_ONCE, ObjectPath, Place, Refused, identity, opened
+from sweeps.place import AT_ONCE, ObjectPath, Place, Refused, files_below, identity, opened
 from sweeps.rounding import rounded
 from sweeps.sampling import Design
 from sweeps.spec import Spec, differing_keys
@@ -221,6 +222,21 @@ class Store(Generic[P]):
             region = tuple(slice(i * step, (i + 1) * step) for i, step in zip(place, steps, strict=True))
             yield self.path / name / array.metadata.encode_chunk_key(place), region
 
+    def mended_by(self, region: tuple[slice, ...]) -> Place:
+        """What to delete to have the games of a block pending again, whatever became of its other files: its file of `status`."""
+        here = [along.start for along in region[: len(self.shape)]]
+        return next(file for file, of in self.files(STATUS.name) if [along.start for along in of] == here)
+
+    def holds_results(self, name: str) -> bool:
+        """Whether this is a variable of games, one file a block, and not a coordinate."""
+        dims = self._dims(STATUS.name)
+        coordinates = {*dims, *str(self._arrays[STATUS.name].attrs.get("coordinates", "")).split()}
+        return name not in coordinates and self._dims(name)[: len(dims)] == dims
+
+    def _dims(self, name: str) -> tuple[str | None, ...]:
+        metadata = self._arrays[name].metadata
+        return metadata.dimension_names or () if isinstance(metadata, ArrayV3Metadata) else ()
+
     def read_region(self, name: str, region: tuple[slice, ...]) -> np.ndarray:
         return np.asarray(self._arrays[name][region])
 
@@ -325,12 +341,27 @@ class Store(Generic[P]):
     def _synchronise(self, files: Iterable[Place]) -> None:
         synchronise(files, self.path, self._threads, self._folders)
 
+    def check_files(self) -> None:
+        """Raises StoreError where a file of labels, or of games that are done, is missing: zarr would read zeros or NaN."""
+        if not self.writes_every_file:
+            return
+        statuses = self.statuses()
+        there = files_below(self.path)
+        for name in self.names - {STATUS.name, *MADE_UP_LATER}:
+            for file, region in self.files(name):
+                if file in there:
+                    continue
+                if not self.holds_results(name):
+                    raise _damaged(file, "it is missing")
+                if (statuses[region[: statuses.ndim]] != 0).any():
+                    raise _missing_file(file, self.mended_by(region))
+
     def check_file(self, name: str, block: Block) -> None:
         """Raises StoreError where a file is missing that was written: zarr would read it as NaN."""
         if not self.writes_every_file or name in MADE_UP_LATER or (file := self._file(name, block)).exists():
             return
         if name != STATUS.name and (np.asarray(self._arrays[STATUS.name][block.region]) != 0).any():
-            raise _damaged(file, "it is missing")
+            raise _missing_file(file, self.mended_by(block.region))
 
     def _file(self, name: str, block: Block) -> Place:
         """In which a block of a variable is."""
@@ -593,6 +624,20 @@ def open_existing(path: Place) -> Store:
     return store
 
 
+def open_whole(path: Place) -> Store:
+    """The store at `path`, of which nothing that is done is missing.
+
+    Raises:
+        StoreError: as `open_existing`; or a file is missing.
+    """
+    store = open_existing(path)
+    try:
+        store.check_files()
+    except OSError as error:
+        raise StoreError(f"{error.filename or path}: cannot be read: {error.strerror or error}") from None
+    return store
+
+
 def _something_else(path: Place) -> StoreError:
     return StoreError(f"{path}: exists and is no store of mfgsweep; name another path")
 
@@ -616,6 +661,11 @@ def _check_description(path: Place, whole: Mapping[str, Any]) -> None:
             raise _damaged(file, str(error)) from None
         if own != {key: value for key, value in copy.items() if key != "consolidated_metadata"}:
             raise _damaged(file, "it differs from its copy in the store's own zarr.json")
+
+
+def _missing_file(file: Place, of_status: Place) -> StoreError:
+    mend = f"or delete {of_status}, and the command that made the store solves these games again"
+    return StoreError(f"{file}: is missing; restore it from a copy, {mend}")
 
 
 def _damaged(file: Place, how: str) -> StoreError:

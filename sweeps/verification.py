@@ -15,7 +15,7 @@ from sweeps.place import Place
 from sweeps.recorded import spec_of, spec_of_attempt
 from sweeps.schema import hash_of
 from sweeps.solver import Results, Solved, Solver
-from sweeps.store import Store, open_existing, same_values
+from sweeps.store import SECONDS, Store, open_existing, same_values
 from sweeps.sweep import Sweep
 
 NEVER_MISSING = {variable.name for variable in (*CERTIFICATES, *SCALARS, *PATHS, EQUILIBRIA)} | {"value", "density"}
@@ -41,6 +41,8 @@ class Verification:
 
     checks: list[Check] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
+    mended_by: set[Place] = field(default_factory=set)
+    """Files to delete to have the games of those that cannot be read solved again (`Store.mended_by`)."""
 
     def add(self, what: str, looked_at: str, wrong: list[str]) -> None:
         self.checks.append(Check(what, looked_at, len(wrong)))
@@ -109,11 +111,14 @@ def _check_files(target: Store, sweep: Sweep, found: Verification) -> set[str]:
             files += file.exists()
             if name in stored and not file.exists() and (status[region[: status.ndim]] != 0).any():
                 unreadable.setdefault(name, []).append(f"{file}: missing")
+                found.mended_by.add(target.mended_by(region))
                 continue
             try:
                 numbers = target.read_region(name, region)
             except Exception as error:  # codecs raise what they like
                 unreadable.setdefault(name, []).append(f"{file}: cannot be read: {error}")
+                if target.holds_results(name):
+                    found.mended_by.add(target.mended_by(region))
                 continue
             if name in NEVER_MISSING:
                 of_equilibria = numbers[converged[region[: status.ndim]]]
@@ -121,6 +126,10 @@ def _check_files(target: Store, sweep: Sweep, found: Verification) -> set[str]:
                     lacking.append(f"{file}: {missing} converged games have no {name}")
                 if name == "mass_error" and (lost := _games(of_equilibria > LARGEST_MASS_ERROR)):
                     unbalanced.append(f"{file}: {lost} converged games")
+    try:
+        target.seconds()
+    except Exception as error:  # codecs raise what they like
+        unreadable[SECONDS] = [f"{target.path / SECONDS}: cannot be read: {error}"]
     found.add("files can be read", f"{files} of {len(target.names)} variables", [line for of in unreadable.values() for line in of])
     known = np.isin(status, np.arange(len(STATUSES)))
     strange = [] if known.all() else [f"status: {(~known).sum()} games have one that is none"]

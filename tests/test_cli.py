@@ -666,6 +666,38 @@ class TestInfo:
         assert message.startswith("mfgsweep: grid.yaml: exists and is no store of mfgsweep")
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("export", "s.zarr", "-o", "s.csv"),
+        ("plot", "s.zarr", "mean_spread", "-o", "s.png"),
+        ("sensitivity", "s.zarr"),
+        ("report", "s.zarr", "-o", "s.html"),
+        ("view", "s.zarr"),
+        ("extend", "s.zarr", "grid.yaml"),
+        ("run", "grid.yaml", "--out", "s.zarr"),
+        ("run", "grid.yaml", "--out", "s.zarr", "--retry", "failed"),
+    ],
+)
+def test_no_command_takes_a_store_that_lacks_a_file_for_whole(folder: Path, finished: Path, command: tuple[str, ...]):
+    """Numbers that are lost would be read as NaN."""
+    shutil.copytree(finished, "s.zarr")
+    lost = next(file for file in Path("s.zarr", "mean_spread").rglob("*") if file.is_file() and file.name != "zarr.json")
+    lost.unlink()
+    of_status = str(lost).replace("mean_spread", "status")
+    message = refusal(*command)
+    assert message.startswith(f"mfgsweep: {lost}: is missing; restore it from a copy, or delete {of_status}, and the command that")
+    assert sorted(entry.name for entry in folder.iterdir()) == ["grid.yaml", "s.zarr"]
+
+
+@pytest.mark.parametrize("name", ["gamma", "time"])
+def test_nor_one_that_lacks_labels(finished: Path, name: str):
+    shutil.copytree(finished, "s.zarr")
+    (lost,) = (file for file in Path("s.zarr", name).rglob("*") if file.is_file() and file.name != "zarr.json")
+    lost.unlink()
+    assert refusal("export", "s.zarr", "-o", "s.csv").startswith(f"mfgsweep: {lost}: is damaged: it is missing; restore it")
+
+
 class TestExport:
     @pytest.mark.parametrize(("ending", "read"), [("csv", pd.read_csv), ("parquet", pd.read_parquet)])
     def test_tables(self, folder: Path, finished: Path, ending: str, read: Any):

@@ -448,7 +448,7 @@ def test_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 class TestWhatIsRefused:
     def test_a_missing_file(self, path: Path):
         (path / "d_mean_spread" / "c" / "0" / "0" / "0" / "0").unlink()
-        with pytest.raises(StoreError, match="d_mean_spread/c/0/0/0/0: is damaged: it is missing"):
+        with pytest.raises(StoreError, match="d_mean_spread/c/0/0/0/0: is missing"):
             extend(LARGER, path)
 
     def test_other_versions(self, path: Path, monkeypatch: pytest.MonkeyPatch):

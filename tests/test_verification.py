@@ -1,6 +1,7 @@
 """What `mfgsweep verify` finds: nothing in a whole store, and each thing that is done to one."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,20 @@ from sweeps import cli, extending, runtime, verification
 from sweeps.kinds import Column
 from sweeps.store import Store, StoreError, open_existing
 from sweeps.verification import Verification
-from tests.made_up import HARD, PATIENT, POINTS, contents, fixtures_of, games_made_up, make, retry, run
+from tests.made_up import (
+    BLOCK,
+    HARD,
+    PATIENT,
+    POINTS,
+    assert_same_bits,
+    contents,
+    fixtures_of,
+    games_made_up,
+    loaded,
+    make,
+    retry,
+    run,
+)
 
 SPEC = make(outputs={"paths": True})
 finished, path = fixtures_of(SPEC)
@@ -130,6 +144,34 @@ class TestWhatIsFound:
         file.write_bytes(content)
         (line,) = wrong(path)
         assert line.startswith(f"{file}: cannot be read: ")
+
+    def test_a_hundred_bits_that_flip(self, path: Path):
+        """Wherever in the files of numbers; and nobody reads any of them as other numbers."""
+        numbers = np.random.default_rng(0)
+        files = [file for file in sorted(path.rglob("*")) if file.is_file() and file.name != "zarr.json"]
+        for _ in range(100):
+            file = files[numbers.integers(len(files))]
+            content = bytearray(as_it_was := file.read_bytes())
+            content[numbers.integers(len(content))] ^= 1 << numbers.integers(8)
+            file.write_bytes(content)
+            assert any("cannot be read" in line for line in wrong(path, 0))
+            name = str(file.relative_to(path)).partition("/c/")[0]
+            with pytest.raises(ValueError, match="checksum"):
+                zarr.open_array(path, path=name, mode="r")[...]
+            file.write_bytes(as_it_was)
+        assert wrong(path, 0) == []
+
+    @pytest.mark.parametrize("damage", [Path.unlink, lambda file: file.write_bytes(file.read_bytes()[:-1] + b"?")])
+    def test_what_cannot_be_read_is_mended_by_deleting_what_it_says(self, path: Path, damage: Callable[[Path], object]):
+        before = loaded(path)
+        damage(path / "mean_spread" / "c" / "1" / "0" / "0")
+        (of_status,) = verify(path, 0).mended_by
+        assert isinstance(of_status, Path)
+        of_status.unlink()
+        progress, asked_for = run(SPEC, path)
+        assert progress.done == len(asked_for) == BLOCK
+        assert wrong(path) == []
+        assert_same_bits(loaded(path), before)
 
     def test_a_file_that_is_lost(self, path: Path):
         (path / "full_spread" / "c" / "0" / "0" / "0" / "0").unlink()

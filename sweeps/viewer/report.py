@@ -19,6 +19,7 @@ from sweeps import figures, information
 from sweeps.dataset import CONVERGED, STATUSES, loaded, open_store
 from sweeps.files import written_whole
 from sweeps.place import Place
+from sweeps.store import open_whole
 from sweeps.viewer import page
 from sweeps.viewer.gallery import Gallery
 
@@ -38,9 +39,10 @@ def write(store: Place, output: Path) -> Document:
     """Writes the report of a store, whole or not at all.
 
     Raises:
-        StoreError: there is no store at that path. OSError: the file cannot be written.
+        StoreError: there is no store at that path, or files of it are missing. OSError: the file cannot be written.
     """
     with written_whole(output) as unfinished:
+        open_whole(store)
         summary = information.lines(store)
         with open_store(store) as dataset:
             made = document(dataset, store.name, summary, MOST_BYTES)

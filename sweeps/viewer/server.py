@@ -31,7 +31,7 @@ from sweeps import information
 from sweeps.dataset import open_store
 from sweeps.place import Place, identity, told
 from sweeps.recorded import spec_of
-from sweeps.store import StoreError, open_existing
+from sweeps.store import StoreError, open_existing, open_whole
 from sweeps.viewer import page
 from sweeps.viewer.gallery import Gallery, Refused, figures_of_a_game
 from sweeps.viewer.live import EXAMPLE, LatestFirst, Live, Superseded
@@ -59,7 +59,7 @@ class Watched:
         self.path = path
         self._opening = threading.Lock()
         self._version: tuple[object, ...] | None = None
-        open_existing(path)
+        open_whole(path)
         self.gallery, self.live = self.current()
 
     def current(self) -> tuple[Gallery, Live]:
