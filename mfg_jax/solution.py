@@ -32,11 +32,14 @@ _EXPLANATIONS = {
     Status.PENDING: "Not solved yet: run the sweep again to go on where it stopped.",
     Status.CONVERGED: "Converged: no maker gains by leaving the crowd's path, to the tolerance.",
     Status.ITERATION_LIMIT: (
-        "The residual was still above the tolerance after max_iterations: raise max_iterations, or move towards this game "
-        "from a milder one (k0 nearer to k, a less skewed crowd)."
+        "The residual was still above the tolerance after max_iterations: raise max_iterations, or leave select at principal, "
+        "which follows a path to this game from milder ones."
     ),
     Status.NON_FINITE: "The numbers overflowed: check the units of A, k and the penalties, or bound the quotes.",
-    Status.UNSTABLE_STEP: "A time step is, or may be, too long for the fill rates met: raise n_steps, or raise quote_min.",
+    Status.UNSTABLE_STEP: (
+        "A time step is, or may be, too long for the fill rates met: leave scheme at automatic and select at principal, which bear "
+        "any rates; or raise n_steps or quote_min."
+    ),
     Status.CONTINUATION_STOPPED: (
         "The path from the uncoupled game could not be followed to this one: raise n_steps, or grading where quotes change "
         "fast before the close, or set select to any and take an equilibrium that may be another."

@@ -48,6 +48,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object a li
 
 
 def _fail(message: object) -> typer.Exit:
+    if isinstance(message, OSError) and message.filename:
+        message = f"{message.filename}: {message.strerror}"  # without its number, which tells nobody anything
     typer.echo(f"mfgsweep: {message}", err=True)
     return typer.Exit(BAD_INPUT)
 

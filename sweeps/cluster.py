@@ -33,7 +33,7 @@ from sweeps.engine import Interrupted, Orders
 from sweeps.spec import Spec, differing_keys
 from sweeps.store import Part, Store
 from sweeps.sweep import Sweep
-from sweeps.worker import Work
+from sweeps.worker import Done, Work
 
 DEATHS_ALLOWED = 1
 """Of workers on this machine, for a task; with one more it fails. Other schedulers have a setting of their own for it."""
@@ -274,12 +274,11 @@ class _Tasks:
         self._given_up(part)
         return ()
 
-    def _done(self, part: Part, seconds: float | None) -> Sequence[Part]:
-        if seconds is None:
+    def _done(self, part: Part, done: Done | None) -> Sequence[Part]:
+        if done is None:
             return (part,)
-        statuses = self._target.read("status", part)
-        engine.log_part(self._orders.log, part, statuses, seconds)
-        self._count(statuses)
+        engine.log_part(self._orders.log, part, done.statuses, done.seconds)
+        self._count(done.statuses)
         return ()
 
     def _given_up(self, game: Part) -> None:

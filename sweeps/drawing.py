@@ -79,7 +79,7 @@ def picture(dataset: xr.Dataset, what: str, at: str, times: int | None = None) -
     names = sorted(map(str, dataset.data_vars.keys() - {STATUS.name, ATTEMPT.name, KEPT.name}))
     if what not in names:
         near = sorted(names, key=lambda name: -difflib.SequenceMatcher(None, what.lower(), name.lower()).ratio())
-        raise DrawingError(f"found {what!r}, which the store does not hold; allowed, the nearest first: {', '.join(near)}")
+        raise DrawingError(f"found {what!r}, which is no variable to be drawn; allowed, the nearest first: {', '.join(near)}")
     every = dataset[what]
     coordinates = _coordinates(every)
     chosen = places(at, coordinates)

@@ -202,12 +202,15 @@ def _doubt(spec: Spec) -> float:
 def _rounded(offset: np.ndarray, tick: float, smallest: float, largest: np.ndarray) -> np.ndarray:
     """Away from the mid to multiples of the tick, within the bounds."""
     with np.errstate(over="ignore"):  # told of below
-        ticks = np.minimum(np.ceil(offset / tick - ON_TICK), np.floor(largest / tick + ON_TICK))
+        outer, most = np.ceil(offset / tick - ON_TICK), np.floor(largest / tick + ON_TICK)
+        ticks = np.minimum(outer, most)
     if (np.abs(ticks) >= MOST_TICKS).any():
         widest = np.nanmax(np.abs(offset))
         raise QuotesError(f"--tick: found {tick:g}; allowed: one of which offsets of {widest:g} are a countable multiple")
     if (ticks < smallest / tick - ON_TICK).any():
         raise QuotesError(f"--tick: found {tick:g}; allowed: one of which a multiple lies between quote_min and quote_max")
+    if ((outer > 0) & (most == 0)).any():  # at the mid nobody wants to quote who would quote beside it
+        raise QuotesError(f"--tick: found {tick:g}; allowed: at most quote_max, {largest.min():g}")
     return np.round(ticks * tick, _decimals(tick)) + 0.0  # no negative zeros
 
 

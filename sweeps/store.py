@@ -730,6 +730,8 @@ def explained(error: OSError, path: Place) -> StoreError:
         return StoreError(f"{error}; {kept}")
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     what = "the disk is full, or a limit is reached" if full else f"the disk refuses it: {error.strerror or error}"
+    if isinstance(path, Path) and not exists(path):
+        return StoreError(f"{path}: cannot be made: {what}")
     return StoreError(f"{error.filename2 or error.filename or path}: {what}; {kept}")
 
 

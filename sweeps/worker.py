@@ -14,7 +14,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -55,11 +55,19 @@ def describe(spec: Spec, device: str | None) -> dict[str, Any]:
     return {"provenance": runtime.provenance(), "batch": Sweep(spec).batch_size()}
 
 
-def solve_games(work: Work, block: Block, first: int, last: int) -> float | None:
+class Done(NamedTuple):
+    """What a task did."""
+
+    seconds: float
+    statuses: np.ndarray
+    """Of its games, as the store has them now; another machine may see them later."""
+
+
+def solve_games(work: Work, block: Block, first: int, last: int) -> Done | None:
     """Solves those games of a block, from the `first` of its places to the `last`, that are not done yet, and writes them.
 
     Returns:
-        The seconds that it took; None where the run was stopped before the last game; what was done is written.
+        None where the run was stopped before the last game; what was done is written.
 
     Raises:
         StoreError: the store is not there, or not this run's any longer, or other numbers than here are in it.
@@ -83,7 +91,7 @@ def solve_games(work: Work, block: Block, first: int, last: int) -> float | None
         engine.fill(solver, [pending] if len(pending) else [], write, progress, report, _STOPS[work.run])
     except Interrupted:
         return None
-    return time.perf_counter() - begun
+    return Done(time.perf_counter() - begun, target.read("status", part))
 
 
 @lru_cache(maxsize=1)

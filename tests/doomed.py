@@ -52,10 +52,10 @@ def write(self: Store, block: Block, results: Mapping[str, np.ndarray], seconds:
     _write(self, block, results, seconds)
 
 
-def solve_games(work: worker.Work, block: Block, first: int, last: int) -> float | None:
-    seconds = _solve_games(work, block, first, last)
+def solve_games(work: worker.Work, block: Block, first: int, last: int) -> worker.Done | None:
+    done = _solve_games(work, block, first, last)
     _perhaps_die("reporting", block.start + np.arange(first, last + 1))
-    return seconds
+    return done
 
 
 def _doom() -> dict[str, Any]:

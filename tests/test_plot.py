@@ -260,7 +260,7 @@ class TestFiles:
 class TestRefusals:
     def test_a_name_that_is_not_stored(self, path: Path):
         message = refusal(path, "mean_spred", "-o", "p.png")
-        start = f"mfgsweep: {path}: found 'mean_spred', which the store does not hold; allowed, the nearest first: "
+        start = f"mfgsweep: {path}: found 'mean_spred', which is no variable to be drawn; allowed, the nearest first: "
         assert message.startswith(start)
         names = message.removeprefix(start).split(", ")
         assert names[0] == "mean_spread" and set(names) == set(loaded(path).data_vars) - {"status"}

@@ -203,7 +203,7 @@ class TestTheGame:
         file.write_bytes(file.read_bytes()[:-1] + b"x")
         assert "is damaged" in mfgsweep("quotes", copy, "--tick", TICK, *AT).stderr
         file.unlink()
-        assert "is damaged: it is missing" in mfgsweep("quotes", copy, "--tick", TICK, *AT).stderr
+        assert ": is missing; restore it" in mfgsweep("quotes", copy, "--tick", TICK, *AT).stderr
 
     @pytest.mark.parametrize("options", [("--tick", 0), ("--tick", "nan"), ("--tick", "inf"), ("--times", 0)])
     def test_numbers_that_cannot_be(self, stored: Path, options: tuple[object, ...]):
@@ -266,6 +266,8 @@ class TestRounding:
     def test_ticks_that_are_too_coarse_or_too_fine(self):
         with pytest.raises(QuotesError, match="found 1; allowed: one of which a multiple lies between quote_min and quote_max"):
             rounded(1.0, 0.2, quote_min=0.1, quote_max=0.9)
+        with pytest.raises(QuotesError, match=r"found 2; allowed: at most quote_max, 0\.9"):
+            rounded(2.0, 0.2, quote_max=0.9)
         for tick in (1e-300, 1e-310):
             with pytest.raises(QuotesError, match=f"found {tick:g}; allowed: one of which offsets of 0.2 are a countable multiple"):
                 rounded(tick, 0.2)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import os
 import re
 import secrets
 import socket
@@ -201,7 +202,10 @@ def serve(store: Place | None, port: int, announce: Callable[[str], None]) -> No
     """
     token = secrets.token_urlsafe(24)
     application = Server(store, token).application
-    listening = socket.create_server(("127.0.0.1", port))
+    try:
+        listening = socket.create_server(("127.0.0.1", port))
+    except OSError as error:
+        raise OSError(error.errno, os.strerror(error.errno or 0), f"--port {port}") from None
     announce(f"http://127.0.0.1:{listening.getsockname()[1]}/{token}/")
     settings = uvicorn.Config(
         application,
