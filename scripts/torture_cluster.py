@@ -102,14 +102,15 @@ def loaded(path: Path) -> xr.Dataset:
 
 
 def compared(found: xr.Dataset, expected: xr.Dataset) -> tuple[int, int, int]:
-    """Games that are pending; that have other numbers; and that are marked without reason, or not marked."""
+    """Games that are pending; that have other numbers, or end otherwise; and that are marked without reason, or not marked."""
     status = found["status"].values
     same = np.ones(status.size, bool)
     for name, values in expected.data_vars.items():
         a, b = (numbers.values.reshape(status.size, -1) for numbers in (found[name], values))
         same &= ((a == b) | (np.isnan(a) & np.isnan(b))).all(axis=1)
     harmless = np.arange(status.size) != POISON
-    return int((status == 0).sum()), int((~same & harmless & (status == 1)).sum()), int(((status == CRASHED) == harmless).sum())
+    other = ~same & harmless & (status != 0) & (status != CRASHED)
+    return int((status == 0).sum()), int(other.sum()), int(((status == CRASHED) == harmless).sum())
 
 
 def main() -> None:

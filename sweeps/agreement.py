@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sweeps.dataset import CONVERGED, KEPT, Variable, variables
+from sweeps.dataset import CONVERGED, CRASHED, KEPT, STATUS, Variable, variables
 from sweeps.solver import Results
 from sweeps.spec import Spec
 from sweeps.store import Part, Store, StoreError
@@ -50,20 +50,41 @@ def agreeing(variable: Variable, expected: np.ndarray, found: np.ndarray, spread
 
 
 def keep(target: Store, sweep: Sweep, part: Part, results: Results) -> Results:
-    """What is to be written of games solved again because outputs were added to the store: the numbers that it held stay.
+    """What is to be written of games solved again because outputs were added to the store: the numbers that it held stay, save
+    those of a block of which a file was lost.
 
     Raises:
         StoreError: the new numbers do not agree with them.
     """
     if KEPT.name not in target.names:
         return results
-    kept = target.read(KEPT.name, part) == 1
+    names = _names_kept(target)
+    flags = target.read_pending([KEPT.name], part) if names else None
+    kept = flags[KEPT.name] == 1 if flags else np.ones(len(part), bool)
     if not kept.any():
         return results
-    names = target.attributes["extended"][-1]["kept"]
-    held = {name: target.read(name, part) for name in names}
+    held = target.read_pending(names, part) if flags else None
+    if held is None:
+        pending = target.pending_of(part.block)
+        target.write_part(pending, {KEPT.name: np.zeros(len(pending))})
+        return results
     _check_agreement(target, sweep, part.some(kept), *({n: v[kept] for n, v in some.items()} for some in (held, results)))
     return results | {name: _where(kept, held[name], results[name]) for name in names}
+
+
+def of_crashed(target: Store, sweep: Sweep, game: Part) -> Results:
+    """What is to be written of a game that kills who solves it: nothing is known of it but what the store held when outputs were
+    added, and that stays."""
+    sizes = {v.name: [sweep.labels().size(dim) for dim in v.dims] for v in variables(sweep.spec)}
+    flags = target.read_pending([KEPT.name], game) if KEPT.name in target.names else None
+    held = _names_kept(target) if flags and flags[KEPT.name].any() else []
+    results = {name: np.full((1, *size), np.nan) for name, size in sizes.items() if name not in held}
+    return results | {STATUS.name: np.array([CRASHED])}
+
+
+def _names_kept(target: Store) -> list[str]:
+    """The variables that the store held when it was last extended by others; none where it was by games."""
+    return target.attributes["extended"][-1]["kept"]
 
 
 def _where(kept: np.ndarray, held: np.ndarray, new: np.ndarray) -> np.ndarray:

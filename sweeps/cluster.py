@@ -27,8 +27,7 @@ from distributed import Client, Nanny, Scheduler, SpecCluster
 from distributed.scheduler import KilledWorker
 
 from sweeps import engine, runtime, store, worker
-from sweeps.agreement import keep
-from sweeps.dataset import CRASHED, variables
+from sweeps.agreement import of_crashed
 from sweeps.engine import Interrupted, Orders
 from sweeps.spec import Spec, differing_keys
 from sweeps.store import Part, Store
@@ -293,12 +292,10 @@ class _Tasks:
             )
 
     def _mark(self, game: Part) -> None:
-        """Writes that a game has crashed: nothing else is known of it."""
-        sizes = {v.name: [self._sweep.labels().size(dim) for dim in v.dims] for v in variables(self._sweep.spec)}
-        results = {name: np.full((1, *size), np.nan) for name, size in sizes.items()}
-        results["status"] = np.array([CRASHED])
+        """Writes that a game has crashed."""
         self._orders.held.check()
-        self._target.write_part(game, keep(self._target, self._sweep, game, results))
+        results = of_crashed(self._target, self._sweep, game)
+        self._target.write_part(game, results)
         engine.log_part(self._orders.log, game, results["status"], seconds=0.0)
         self._count(results["status"])
 

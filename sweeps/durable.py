@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, wait
 from pathlib import Path
 from typing import TypeVar
+
+from zarr.core.buffer import Buffer
+from zarr.storage import LocalStore
 
 from sweeps.place import ObjectPath, Place
 
@@ -22,6 +27,27 @@ def together(threads: Executor, do: Callable[[T], R], many: Iterable[T]) -> list
     begun = [threads.submit(do, one) for one in many]
     wait(begun)
     return [future.result() for future in begun]
+
+
+class DurableStore(LocalStore):
+    """A folder in which no power cut leaves a file with neither what it held nor what was to take its place."""
+
+    async def set(self, key: str, value: Buffer) -> None:
+        self._check_writable()
+        await asyncio.to_thread(_replace, self.root / key, value.to_bytes())
+
+
+def _replace(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(f".{uuid.uuid4().hex}.partial")
+    try:
+        unfinished.write_bytes(content)
+        if path.exists():  # otherwise there is nothing to lose yet, and many files are synchronised faster together
+            synchronise_one(unfinished)
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
 
 
 def synchronise(files: Iterable[Place], root: Place, threads: Executor, known: set[Path]) -> None:

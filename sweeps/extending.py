@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
@@ -73,8 +72,6 @@ def _extend(spec: Spec, path: Path, stop: threading.Event) -> Extension | None:
     _check_outputs(old, [name for name in before if name not in now], added)
     if not added:  # where there are, the numbers of all games are compared
         engine.check_circumstances(old)
-    for block, name in itertools.product(old.blocks(), before):
-        old.check_file(name, block)
     places = [_places(old, sweep, dim) for dim in sweep.design.dims]
     engine.check_disk(sweep, path)
     taken_over = old.statuses() == CONVERGED if added else old.statuses() != 0

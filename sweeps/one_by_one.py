@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Generator, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
 
 from sweeps.solver import Solved, Solver
 from sweeps.sweep import Games
@@ -18,7 +18,7 @@ SECONDS_A_BATCH = 1.0
 
 
 def solve_one_by_one(solver: Solver, games: Iterable[Games], stop: threading.Event) -> Generator[Solved]:
-    """The games with their results, batch by batch, until `stop` is set and the batches in flight are done."""
+    """The games with their results, as batches are done, until `stop` is set and those in flight are done."""
     batches, workers = _Batches(games, solver.batch), solver.sweep.worker_count()
 
     def solve_next() -> Solved | None:
@@ -31,12 +31,21 @@ def solve_one_by_one(solver: Solver, games: Iterable[Games], stop: threading.Eve
         return batch, results
 
     with ThreadPoolExecutor(workers) as pool:
+        ended: SimpleQueue[Future[Solved | None]] = SimpleQueue()
+
+        def begin() -> None:
+            pool.submit(solve_next).add_done_callback(ended.put)
+
+        under_way = RESULTS_AHEAD * workers
         try:
-            upcoming = deque(pool.submit(solve_next) for _ in range(RESULTS_AHEAD * workers))
-            while upcoming:
-                if solved := upcoming.popleft().result():
-                    upcoming.append(pool.submit(solve_next))
+            for _ in range(under_way):
+                begin()
+            while under_way:
+                if solved := ended.get().result():
+                    begin()
                     yield solved
+                else:
+                    under_way -= 1
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

@@ -135,10 +135,18 @@ Place = Path | ObjectPath
 
 
 def files_below(where: Place) -> set[Place]:
-    """All files of a folder, or all objects of its name in a bucket."""
+    """All files of a folder, or all objects of its name in a bucket.
+
+    Raises:
+        OSError: some folder cannot be read.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
     if isinstance(where, ObjectPath):
         return set(where.below())
-    return {Path(folder, name) for folder, _, names in os.walk(where) for name in names}
+    return {Path(folder, name) for folder, _, names in os.walk(where, onerror=fail) for name in names}
 
 
 def place(text: str) -> Place:

@@ -84,8 +84,9 @@ class _Stream:
         yield from self._go_on()
 
     def break_off(self) -> Iterator[Solved]:
-        """What the last call has done; games in lanes, and those left open, are let go."""
-        yield from self._came_back(self._handed)
+        """What the last call has done; games in lanes, and those that the cold iteration left open, are let go."""
+        if self._handed is not None:
+            yield from self._complete_ones(*self._copied(self._handed))
 
     def _call(self, games: Games, drain: bool) -> Iterator[Solved]:
         """Hands the games over; while the device is at them, deals with those of the call before."""
@@ -103,15 +104,17 @@ class _Stream:
     def _came_back(self, handed: Handed | None) -> Iterator[Solved]:
         if handed is None:
             return
-        games, results = self._copied(handed)
+        yield from self._complete_ones(*self._copied(handed))
+        self._calls_since += 1
+        if self._calls_since == CALLS_TO_WAIT or sum(games.points.size for games, _ in self._left_open) >= self._solver.batch:
+            yield from self._go_on()
+
+    def _complete_ones(self, games: Games, results: Results) -> Iterator[Solved]:
         complete = self._solver.is_complete(games, results)
         if complete.any():
             yield games.some(complete), some(results, complete)
         if not complete.all():
             self._left_open.append((games.some(~complete), some(results, ~complete)))
-        self._calls_since += 1
-        if self._calls_since == CALLS_TO_WAIT or sum(games.points.size for games, _ in self._left_open) >= self._solver.batch:
-            yield from self._go_on()
 
     def _copied(self, handed: Handed) -> Solved:
         stopwatch = self._solver.stopwatch

@@ -143,7 +143,7 @@ class Solver:
         with self.stopwatch.on(Activity.COMPUTE):
             results = jax.block_until_ready(program(filled, games))
         with self.stopwatch.on(Activity.COPY):
-            return {name: np.array(value[:games]) for name, value in results.items()}
+            return {name: np.array(np.asarray(value)[:games]) for name, value in results.items()}
 
     def program(self, way: Way, model: mfg.Model) -> Callable[[Columns, int], dict[str, jax.Array]]:
         """The program that solves a batch of games on a model in one way."""

@@ -3,8 +3,7 @@
 A store is created whole and labelled under another name, then moved into place. It is filled block by block; a block is one file
 of every variable, written by one writer. `status` comes last, when everything else is on the disk. So whatever happens, a power cut
 included, `status` says what is done. Where some games of a block are done already, its files are read, and written again with the
-others in place: a file is replaced in one rename, which file systems order behind what it holds (save some, such as XFS, when the
-power is cut in that moment).
+others in place: a file is replaced in one rename, when what it holds is on the disk.
 
 In a bucket (`place.py`) files are objects, which are there for good when they are put. Nothing can be renamed there, so a store is
 one as soon as it has its own zarr.json, which is put last and deleted first; a mark beside it says meanwhile that all of it may go.
@@ -22,6 +21,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -35,13 +35,13 @@ from zarr.core.metadata import ArrayV3Metadata
 from zarr.storage import MemoryStore, StoreLike
 
 from sweeps.dataset import ATTEMPT, EXACT, KEPT, PARAMETERS, STATUS, STATUSES, Variable, variables
-from sweeps.durable import make_folder, synchronise, synchronise_one, together
+from sweeps.durable import DurableStore, make_folder, synchronise, synchronise_one, together
 from sweeps.place import AT_ONCE, ObjectPath, Place, Refused, files_below, identity, opened
 from sweeps.rounding import rounded
 from sweeps.sampling import Design
 from sweeps.spec import Spec, differing_keys
 
-FORMAT = 2
+FORMAT = 3
 DIGEST = "attributes_digest"
 SECONDS = "blocks/seconds"
 """What each block took: in a group of its own, as it is about the run and not about games, so that xarray does not show it."""
@@ -175,6 +175,11 @@ def blocks(shape: tuple[int, ...], block: tuple[int, ...]) -> Iterator[Block]:
         start = stop
 
 
+def _with_every_file() -> AbstractContextManager[object]:
+    """What is written meanwhile becomes a file also where it is all NaN or zero, so that a file that is missing is known to be."""
+    return zarr.config.set({"array.write_empty_chunks": True})
+
+
 P = TypeVar("P", bound=Place)
 
 
@@ -183,7 +188,7 @@ class Store(Generic[P]):
 
     def __init__(self, path: P) -> None:
         self.path = path
-        self._opened = opened(path)
+        self._opened = DurableStore(path) if isinstance(path, Path) else opened(path)
         self._threads = ThreadPoolExecutor(AT_ONCE)
         self._folders: set[Path] = set()
         self._identity = self._identify()
@@ -191,8 +196,7 @@ class Store(Generic[P]):
         self._arrays = self._open_arrays()
 
     def _open_arrays(self) -> dict[str, zarr.Array]:
-        # also what is all NaN becomes a file, so that a file that is missing is known to be
-        with zarr.config.set({"array.write_empty_chunks": True}):
+        with _with_every_file():
             return dict(self._group.arrays())
 
     @property
@@ -203,6 +207,11 @@ class Store(Generic[P]):
     def writes_every_file(self) -> bool:
         """Whether a block that is done has a file of each variable; before format 2 none where all is NaN."""
         return self.attributes["mfgsweep_format"] >= 2
+
+    @property
+    def writes_every_label(self) -> bool:
+        """Whether every coordinate has its file; before format 3 none where all is zero."""
+        return self.attributes["mfgsweep_format"] >= 3
 
     @property
     def names(self) -> set[str]:
@@ -275,6 +284,10 @@ class Store(Generic[P]):
         """The blocks of which some point is not done."""
         return [part.block for part in self.parts(self.statuses() == 0)]
 
+    def pending_of(self, block: Block) -> Part:
+        """The games of a block that are not done."""
+        return Part(block, np.flatnonzero(self.statuses()[block.region] == 0))
+
     def read(self, name: str, part: Part) -> np.ndarray:
         """What a variable holds of some games, [game, …]."""
         return self._read_block(name, part.block)[part.places]
@@ -313,16 +326,22 @@ class Store(Generic[P]):
 
     def _write_some(self, part: Part, results: Mapping[str, np.ndarray], seconds: float | None = None) -> None:
         if len(part) < len(part.block):
+            seconds = seconds and seconds + self._seconds_so_far(part.block)
             results = {name: self._merged(name, part, values) for name, values in results.items()}
         self.write(part.block, results, seconds)
 
     def _merged(self, name: str, part: Part, values: np.ndarray) -> np.ndarray:
-        whole = self._read_block(name, part.block)
+        try:
+            whole = self._read_block(name, part.block)
+        except ValueError:  # its checksum is wrong
+            if self._some_are_done(part.block):
+                raise
+            whole = np.full((len(part.block), *values.shape[1:]), self._arrays[name].fill_value, self._arrays[name].dtype)
         whole[part.places] = self.as_stored(name, values)
         return whole
 
     def _read_block(self, name: str, block: Block) -> np.ndarray:
-        self.check_file(name, block)
+        self._check_file(name, block)
         array = self._arrays[name]
         return np.array(array[block.region]).reshape(len(block), *array.shape[len(block.region) :])
 
@@ -343,25 +362,40 @@ class Store(Generic[P]):
 
     def check_files(self) -> None:
         """Raises StoreError where a file of labels, or of games that are done, is missing: zarr would read zeros or NaN."""
-        if not self.writes_every_file:
-            return
-        statuses = self.statuses()
-        there = files_below(self.path)
-        for name in self.names - {STATUS.name, *MADE_UP_LATER}:
-            for file, region in self.files(name):
-                if file in there:
-                    continue
-                if not self.holds_results(name):
-                    raise _damaged(file, "it is missing")
-                if (statuses[region[: statuses.ndim]] != 0).any():
-                    raise _missing_file(file, self.mended_by(region))
+        for file, mended_by in self.missing_files(self.statuses()):
+            raise _missing_file(file, mended_by)
 
-    def check_file(self, name: str, block: Block) -> None:
-        """Raises StoreError where a file is missing that was written: zarr would read it as NaN."""
+    def missing_files(self, statuses: np.ndarray) -> Iterator[tuple[Place, Place | None]]:
+        """Files of labels, and of games that are done by these statuses, each with the one to delete to mend it (`mended_by`)."""
+        there = files_below(self.path)
+        for name in sorted(self.names - {STATUS.name, *MADE_UP_LATER}):
+            of_games = self.holds_results(name)
+            if not (self.writes_every_file if of_games else self.writes_every_label):
+                continue
+            for file, region in self.files(name):
+                if file in there or (of_games and not (statuses[region[: statuses.ndim]] != 0).any()):
+                    continue
+                if not file.exists():  # it may have been written since
+                    yield file, self.mended_by(region) if of_games else None
+
+    def _check_file(self, name: str, block: Block) -> None:
+        """Raises StoreError where a file is missing that was written."""
         if not self.writes_every_file or name in MADE_UP_LATER or (file := self._file(name, block)).exists():
             return
-        if name != STATUS.name and (np.asarray(self._arrays[STATUS.name][block.region]) != 0).any():
+        if name != STATUS.name and self._some_are_done(block):
             raise _missing_file(file, self.mended_by(block.region))
+
+    def _some_are_done(self, block: Block) -> bool:
+        return bool((np.asarray(self._arrays[STATUS.name][block.region]) != 0).any())
+
+    def read_pending(self, names: Iterable[str], part: Part) -> dict[str, np.ndarray] | None:
+        """What variables hold of games of which none counts as done; None where some of it is lost."""
+        if not all(name in MADE_UP_LATER or self._file(name, part.block).exists() for name in names):
+            return None
+        try:
+            return {name: self.read(name, part) for name in names}
+        except ValueError:  # by its checksum
+            return None
 
     def _file(self, name: str, block: Block) -> Place:
         """In which a block of a variable is."""
@@ -384,6 +418,10 @@ class Store(Generic[P]):
     @cached_property
     def _seconds(self) -> zarr.Array:
         return zarr.open_array(self._opened, path=SECONDS, mode="r+")
+
+    def _seconds_so_far(self, block: Block) -> float:
+        before = float(np.asarray(self._seconds[block.number]))
+        return before if math.isfinite(before) and self._some_are_done(block) else 0.0
 
     def _write_seconds(self, block: Block, seconds: float) -> Place:
         self._seconds[block.number] = seconds
@@ -489,7 +527,8 @@ def _remove_while_written(folder: Path) -> None:
 
 def _write_template(group: zarr.Group, spec: Spec, design: Design, labels: Labels, block: tuple[int, ...]) -> None:
     """Everything but results."""
-    _write_coordinates(group, spec, design, labels)
+    with _with_every_file():
+        _write_coordinates(group, spec, design, labels)
     for variable in variables(spec):
         about: dict[str, Any] = {"units": variable.units_in(spec.units.price, spec.units.time)}
         if spec.outputs.precision is not None and variable.name not in EXACT:
@@ -663,7 +702,9 @@ def _check_description(path: Place, whole: Mapping[str, Any]) -> None:
             raise _damaged(file, "it differs from its copy in the store's own zarr.json")
 
 
-def _missing_file(file: Place, of_status: Place) -> StoreError:
+def _missing_file(file: Place, of_status: Place | None) -> StoreError:
+    if of_status is None:
+        return _damaged(file, "it is missing")
     mend = f"or delete {of_status}, and the command that made the store solves these games again"
     return StoreError(f"{file}: is missing; restore it from a copy, {mend}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from sweeps import engine, markdown, runtime
 from sweeps.agreement import UNSTEADY, agreeing, described, precision, same_bits
-from sweeps.dataset import ATTEMPT, CERTIFICATES, CONVERGED, CRASHED, EQUILIBRIA, PATHS, SCALARS, STATUSES, variables
+from sweeps.dataset import ATTEMPT, CERTIFICATES, CONVERGED, CRASHED, EQUILIBRIA, PATHS, SCALARS, STATUS, STATUSES, variables
 from sweeps.place import Place
 from sweeps.recorded import spec_of, spec_of_attempt
 from sweeps.schema import hash_of
@@ -68,7 +69,7 @@ def verify(path: Place, sample: int) -> Verification:
     sweep, found = Sweep(spec_of(target)), Verification()
     _check_labels(target, sweep, found)
     if "status" in target.names:
-        readable = target.names - _check_files(target, sweep, found)
+        readable = target.names - _check_files(target, found)
         if "status" in readable and sweep.design.shape == target.shape:
             _check_sample(target, sweep, readable, sample, found)
     return found
@@ -100,18 +101,19 @@ def _same_coordinate(target: Store, name: str, expected: np.ndarray) -> bool:
         return False
 
 
-def _check_files(target: Store, sweep: Sweep, found: Verification) -> set[str]:
+def _check_files(target: Store, found: Verification) -> set[str]:
     """Reads all files, and looks at what must hold on the way; the variables of which some file cannot be read."""
     status = _statuses(target)
-    stored = {variable.name for variable in variables(sweep.spec)} if target.writes_every_file else set()
     converged = status == CONVERGED
     files, unreadable, lacking, unbalanced = 0, {}, [], []
+    absent = dict(target.missing_files(status))
     for name in sorted(target.names):
         for file, region in target.files(name):
             files += file.exists()
-            if name in stored and not file.exists() and (status[region[: status.ndim]] != 0).any():
+            if file in absent:
                 unreadable.setdefault(name, []).append(f"{file}: missing")
-                found.mended_by.add(target.mended_by(region))
+                if mended_by := absent[file]:
+                    found.mended_by.add(mended_by)
                 continue
             try:
                 numbers = target.read_region(name, region)
@@ -141,11 +143,12 @@ def _check_files(target: Store, sweep: Sweep, found: Verification) -> set[str]:
 
 
 def _statuses(target: Store) -> np.ndarray:
-    """Of all games; as if none were done where they cannot be read, which is told of the file."""
-    try:
-        return target.statuses()
-    except Exception:  # codecs raise what they like
-        return np.zeros(target.shape, np.int8)
+    """Of all games; as if they were not done where they cannot be read, which is told of the file."""
+    statuses = np.zeros(target.shape, np.int8)
+    for _, region in target.files(STATUS.name):
+        with suppress(Exception):  # codecs raise what they like
+            statuses[region] = target.read_region(STATUS.name, region)
+    return statuses
 
 
 def _games(wrong: np.ndarray) -> int:

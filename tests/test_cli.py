@@ -86,6 +86,7 @@ def run_until(monkeypatch: pytest.MonkeyPatch, done: int, *options: object) -> R
         patch.setattr(reporting, "reporter", lambda quiet, as_json: Impatient())
         patch.setattr(one_by_one, "SECONDS_A_BATCH", 0.0)  # so that batches are of one game each
         patch.setattr(one_by_one, "RESULTS_AHEAD", 1)
+        patch.setattr(runtime, "core_count", lambda: 2)
         return mfgsweep("run", "grid.yaml", "--batch", BATCH, *options)
 
 
@@ -699,6 +700,14 @@ def test_nor_one_that_lacks_labels(finished: Path, name: str):
     (lost,) = (file for file in Path("s.zarr", name).rglob("*") if file.is_file() and file.name != "zarr.json")
     lost.unlink()
     assert refusal("export", "s.zarr", "-o", "s.csv").startswith(f"mfgsweep: {lost}: is damaged: it is missing; restore it")
+
+
+def test_an_axis_of_zeros(folder: Path):
+    """Whose file zarr would leave out."""
+    (folder / "grid.yaml").write_text(GRID.replace("crowd_mean: [1.0, 0.0]", "crowd_mean: [0.0]"))
+    assert mfgsweep("run", "grid.yaml").exit_code == 0
+    assert "was complete already" in mfgsweep("run", "grid.yaml").stdout
+    assert mfgsweep("export", "results/sweep.zarr", "-o", "s.csv").exit_code == 0
 
 
 class TestExport:

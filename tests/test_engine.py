@@ -598,6 +598,7 @@ def stopped(path: Path, after: int) -> int:
     with (
         patch.object(one_by_one, "SECONDS_A_BATCH", 0.0),  # so that batches are of one game each
         patch.object(one_by_one, "RESULTS_AHEAD", 1),
+        patch.object(runtime, "core_count", lambda: 2),
         pytest.raises(Interrupted),
     ):
         run(make(WILD), path, report=report, stop=stop)
@@ -922,6 +923,13 @@ class TestProvenance:
         assert seconds[0] == before[0]
         assert (seconds > 0).all() and seconds.shape == (3,)
         assert seconds[1:].sum() < progress.seconds
+
+    def test_what_a_block_took_that_was_broken_off_counts(self, tmp_path: Path):
+        stopped(tmp_path / "s.zarr", 1)
+        before = store.open_existing(tmp_path / "s.zarr").seconds()
+        progress = run(make(WILD), tmp_path / "s.zarr")
+        after = store.open_existing(tmp_path / "s.zarr").seconds()
+        assert before[0] < after[0] <= before[0] + progress.seconds
 
     def test_the_digest_is_that_of_the_code(self, monkeypatch: pytest.MonkeyPatch):
         read, changed = Path.read_bytes, Path(str(mfg.__file__)).with_name("hjb.py")

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import mfg_jax as mfg
 from sweeps import agreement, cli, engine, extending, runtime, store
-from sweeps.dataset import PATHS, variables
+from sweeps.dataset import CRASHED, PATHS, variables
 from sweeps.extending import Extension
 from sweeps.kinds import Column
 from sweeps.recorded import spec_of
@@ -240,6 +240,34 @@ class TestMoreOutputs:
         monkeypatch.setattr(made_up, "results_of", lambda *some: results(*some) | {"status": np.full(len(some[1]), 3)})
         with pytest.raises(StoreError, match=r"status of the game A 1.0, gamma 0.02, crowd_mean 0.0 was solved again"):
             run(MORE, path)
+
+    @pytest.mark.parametrize("lost", ["mean_spread", "kept"])
+    @pytest.mark.parametrize("before_they_are_solved", [True, False])
+    def test_what_is_lost_is_solved_anew(self, path: Path, lost: str, before_they_are_solved: bool):
+        """Where a file is damaged, and that of status of its block deleted, numbers of before do not stay."""
+        marked(path)
+        extend(MORE, path)
+        if not before_they_are_solved:
+            run(MORE, path)
+            (path / "status" / "c" / "1" / "0" / "0").unlink()
+        damaged = path / lost / "c" / "1" / "0" / "0"
+        damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+        run(MORE, path)
+        run(MORE, path.with_name("anew.zarr"))
+        found, anew = loaded(path), loaded(path.with_name("anew.zarr"))
+        assert_same_bits(found.drop_vars("kept").isel(A=1), anew.isel(A=1))
+        assert (found["kept"].isel(A=1) == 0).all() and (found["kept"].isel(A=0) == 1).all()
+
+    def test_a_game_that_crashes_keeps_what_it_had(self, path: Path):
+        marked(path)
+        extend(MORE, path)
+        target = store.open_existing(path)
+        before = loaded(path)
+        game = target.parts(np.ones(target.shape, bool))[0].some(np.array([2]))
+        target.write_part(game, agreement.of_crashed(target, Sweep(MORE), game))
+        after = loaded(path)
+        assert after["status"].values.ravel()[2] == CRASHED
+        assert_same_bits(after.drop_vars("status"), before.drop_vars("status"))
 
     def test_not_twice_before_they_are_solved(self, path: Path):
         extend(MORE, path)

@@ -45,7 +45,7 @@ def test_easy_games_come_in_full_batches_and_hard_ones_in_small_ones(handed_out:
     some = games([1e-5] * 40 + [0.04] * 20)
     solved = list(one_by_one.solve_one_by_one(solver(handed_out), [some], threading.Event()))
     assert [point for batch in handed_out for point in batch] == list(range(60))
-    assert [batch.points.tolist() for batch, _ in solved] == handed_out
+    assert [batch.points.tolist() for batch, _ in solved] == handed_out  # of one core
     sizes = [len(batch) for batch in handed_out]
     assert max(sizes) == BATCH
     assert all(size <= 3 for size in sizes[-4:])
@@ -55,6 +55,15 @@ def test_all_games_of_many_kinds_on_many_cores(handed_out: list[list[int]]):
     solved = list(one_by_one.solve_one_by_one(solver(handed_out, workers=4), several(50), threading.Event()))
     assert sorted(point for batch, _ in solved for point in batch.points) == sorted([*range(5)] * 50)
     assert list(one_by_one.solve_one_by_one(solver(handed_out), [], threading.Event())) == []
+
+
+def test_a_hard_game_holds_nobody(handed_out: list[list[int]], monkeypatch: pytest.MonkeyPatch):
+    """All others are done while one core is at it."""
+    monkeypatch.setattr(one_by_one, "RESULTS_AHEAD", 2)
+    some = games([0.5] + [0.01] * 30)
+    solved = [batch.points.tolist() for batch, _ in one_by_one.solve_one_by_one(solver(handed_out, 2), [some], threading.Event())]
+    assert sorted(point for batch in solved for point in batch) == list(range(31))
+    assert solved[-1][0] == 0
 
 
 def test_what_was_begun_when_it_is_stopped_is_handed_over(handed_out: list[list[int]]):

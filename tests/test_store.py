@@ -22,6 +22,7 @@ from zarr.storage import LocalStore
 
 import mfg_jax as mfg
 from sweeps import dataset, durable, store
+from sweeps.durable import DurableStore
 from sweeps.rounding import rounded
 from sweeps.sampling import design
 from sweeps.schema import Spec
@@ -459,6 +460,30 @@ class TestWriting:
         np.testing.assert_array_equal(found, results["mean_spread"].astype(np.float32), strict=True)
 
 
+def test_a_file_is_replaced_when_what_it_holds_is_on_the_disk(
+    grid: Store, grid_dataset: xr.Dataset, monkeypatch: pytest.MonkeyPatch
+):
+    """Otherwise a power cut could leave neither what it held nor what it was to hold."""
+    block = grid.pending_blocks()[0]
+    grid.write(block, made_up(grid_dataset, block))
+    on_disk, replaced = set[str](), []
+    synchronise, put = durable.synchronise_one, Path.replace
+
+    def synchronised(path: Path) -> None:
+        synchronise(path)
+        on_disk.add(str(path))
+
+    def watched(path: Path, target: Path) -> Path:
+        assert str(path) in on_disk
+        replaced.append(target)
+        return put(path, target)
+
+    monkeypatch.setattr(durable, "synchronise_one", synchronised)
+    monkeypatch.setattr(Path, "replace", watched)
+    grid.write(block, made_up(grid_dataset, block))
+    assert len(replaced) == len(made_up(grid_dataset, block))
+
+
 class TestDamage:
     def test_a_flipped_bit_is_noticed_in_every_file_of_numbers(self, tmp_path: Path, cut: None, grid_dataset: xr.Dataset):
         grid = create(tmp_path / "s.zarr", GRID)
@@ -483,13 +508,13 @@ class TestDamage:
 
     def test_what_a_store_says_of_itself_is_written_in_one_go(self, grid: Store, monkeypatch: pytest.MonkeyPatch):
         """A crash between two writes would leave a digest of other attributes."""
-        put, written = LocalStore.set, []
+        put, written = DurableStore.set, []
 
-        async def watched(local: LocalStore, key: str, value: Any) -> None:
+        async def watched(local: DurableStore, key: str, value: Any) -> None:
             await put(local, key, value)
             written.append(key)
 
-        monkeypatch.setattr(LocalStore, "set", watched)
+        monkeypatch.setattr(DurableStore, "set", watched)
         grid.update_attributes({"finished": "today", "points_per_second": 7.0})
         assert written == ["zarr.json"]
         assert store.open_existing(grid.path).attributes["points_per_second"] == 7.0

@@ -1,5 +1,7 @@
 """What `mfgsweep verify` finds: nothing in a whole store, and each thing that is done to one."""
 
+import errno
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,7 @@ from typer.testing import CliRunner
 
 from sweeps import cli, extending, runtime, verification
 from sweeps.kinds import Column
-from sweeps.store import Store, StoreError, open_existing
+from sweeps.store import Store, StoreError, open_existing, open_whole
 from sweeps.verification import Verification
 from tests.made_up import (
     BLOCK,
@@ -172,6 +174,42 @@ class TestWhatIsFound:
         assert progress.done == len(asked_for) == BLOCK
         assert wrong(path) == []
         assert_same_bits(loaded(path), before)
+
+    def test_what_is_broken_off_while_it_is_mended_is_kept(self, path: Path):
+        """One after the other, whatever the damaged file holds."""
+        before = loaded(path)
+        damaged = path / "mean_spread" / "c" / "1" / "0" / "0"
+        damaged.write_bytes(b"?" * 40)
+        (path / "status" / "c" / "1" / "0" / "0").unlink()
+        target = open_existing(path)
+        (part,) = target.parts(target.statuses() == 0)
+        for place in range(BLOCK):
+            game = part.some(np.arange(BLOCK) == place)
+            at = np.unravel_index(game.points[0], target.shape)
+            target.write_part(game, {str(name): values.values[at][None] for name, values in before.data_vars.items()})
+        assert_same_bits(loaded(path), before)
+
+    def test_several_things_at_once(self, path: Path):
+        (path / "mean_spread" / "c" / "1" / "0" / "0").unlink()
+        (path / "gamma" / "c" / "0").unlink()
+        of_status = path / "status" / "c" / "0" / "0" / "0"
+        of_status.write_bytes(b"")
+        found = wrong(path, 0)
+        assert f"{path}/mean_spread/c/1/0/0: missing" in found and f"{path}/gamma/c/0: missing" in found
+        assert any(line.startswith(f"{of_status}: cannot be read: ") for line in found)
+
+    def test_a_folder_that_cannot_be_read(self, path: Path, monkeypatch: pytest.MonkeyPatch):
+        """It is not held to be empty."""
+        scan = os.scandir
+
+        def fail(folder: Any) -> Any:
+            if str(folder).endswith("mean_spread"):
+                raise OSError(errno.EIO, os.strerror(errno.EIO), str(folder))
+            return scan(folder)
+
+        monkeypatch.setattr(os, "scandir", fail)
+        with pytest.raises(StoreError, match=f"mean_spread: cannot be read: {os.strerror(errno.EIO)}"):
+            open_whole(path)
 
     def test_a_file_that_is_lost(self, path: Path):
         (path / "full_spread" / "c" / "0" / "0" / "0" / "0").unlink()
