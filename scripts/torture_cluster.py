@@ -27,7 +27,7 @@ import xarray as xr
 from dask import config
 
 from sweeps import engine, store
-from sweeps.cluster import Cluster
+from sweeps.cluster import Cluster, ClusterError
 from sweeps.dataset import CRASHED, open_store
 from sweeps.schema import Spec
 from sweeps.solver import Solved, Solver
@@ -35,6 +35,7 @@ from sweeps.sweep import Games
 
 GAMES_PER_BLOCK = 16
 SECONDS_A_BATCH = 0.1
+MOST_ATTEMPTS = 20
 POISON = 21
 """A game in the middle of the second block."""
 
@@ -101,6 +102,17 @@ def loaded(path: Path) -> xr.Dataset:
         return dataset.load()
 
 
+def finished(grid: Spec, path: Path, workers: int) -> bool:
+    """Goes on with the run; whether it came to its end. It does not where a worker dies before it has started."""
+    try:
+        with Cluster(f"local:{workers}", grid, "cpu") as crew:
+            engine.run(grid, path, crew=crew)
+    except ClusterError as error:
+        print(error, file=sys.stderr)
+        return False
+    return True
+
+
 def compared(found: xr.Dataset, expected: xr.Dataset) -> tuple[int, int, int]:
     """Games that are pending; that have other numbers, or end otherwise; and that are marked without reason, or not marked."""
     status = found["status"].values
@@ -128,11 +140,13 @@ def main() -> None:
         preload = {"distributed.worker.preload": [str(Path(__file__).absolute())]}
         killer = Killer(chosen.seconds, random.Random(chosen.seed))
         begun = time.monotonic()
-        with config.set(preload), Cluster(f"local:{chosen.workers}", grid, "cpu") as crew:
-            killer.start()
-            engine.run(grid, path, crew=crew)
-            killer.stop()
+        killer.start()
+        with config.set(preload):
+            ended = any(finished(grid, path, chosen.workers) for _ in range(MOST_ATTEMPTS))
+        killer.stop()
         seconds = time.monotonic() - begun
+        if not ended:
+            sys.exit(f"not ended after {MOST_ATTEMPTS} attempts")
         lost, other, marked = compared(loaded(path), loaded(alone))
         strays = sum(1 for entry in Path(folder).rglob("*") if entry.suffix == ".partial" or entry.name.startswith("."))
     print(f"`scripts/torture_cluster.py`: {chosen.workers} workers, one killed every {chosen.seconds:g} s on average, and one game")

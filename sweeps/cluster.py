@@ -29,6 +29,7 @@ from distributed.scheduler import KilledWorker
 from sweeps import engine, runtime, store, worker
 from sweeps.agreement import of_crashed
 from sweeps.engine import Interrupted, Orders
+from sweeps.problems import brief
 from sweeps.spec import Spec, differing_keys
 from sweeps.store import Part, Store
 from sweeps.sweep import Sweep
@@ -154,7 +155,11 @@ def _check_worker(address: str, description: Any, first: Any) -> None:
 
 @contextmanager
 def _local(workers: int, device: str | None) -> Iterator[SpecCluster]:
-    """A scheduler and workers on this machine, which others do not reach."""
+    """A scheduler and workers on this machine, which others do not reach.
+
+    Raises:
+        ClusterError: one of them dies before it has started.
+    """
     gpus = [] if device == "cpu" else runtime.gpus()
     silent: Any = logging.CRITICAL
     reached_at = {"host": LOOPBACK, "dashboard": False, "dashboard_address": f"{LOOPBACK}:0"}
@@ -172,7 +177,10 @@ def _local(workers: int, device: str | None) -> Iterator[SpecCluster]:
         "distributed.deploy.lost-worker-timeout": SECONDS_TO_RESTART,
     }
     with config.set(settings):
-        cluster = SpecCluster(specs, scheduler, silence_logs=silent)
+        try:
+            cluster = SpecCluster(specs, scheduler, silence_logs=silent)
+        except RuntimeError as error:
+            raise ClusterError(f"--cluster local:{workers}: its workers do not start: {brief(str(error))}") from None
         try:
             yield cluster
         finally:

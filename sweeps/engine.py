@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -201,13 +201,20 @@ def _complete(sweep: Sweep, target: store.Store, share: Share, crew: Crew, order
     log("started", **about, **(crew if pending else THIS_PROCESS).provenance())
     crew.fill(sweep, target, pending, orders)
     if not target.pending_blocks():
-        target.sweep_up()
-        if progress.done or "finished" not in target.attributes:
-            speed = progress.points_per_second if progress.done and share.is_whole else None
-            target.update_attributes({"finished": runtime.now(), "points_per_second": speed})
-        target.consolidate()
+        # of shares that end together, one does it
+        with suppress(lock.Locked), nullcontext() if share.is_whole else lock.hold(target.path, lock.MAKING):
+            _finish(target, progress, share)
     log("finished", points=progress.points, statuses=dict(progress.statuses), seconds=progress.seconds)
     return progress
+
+
+def _finish(target: store.Store, progress: Progress, share: Share) -> None:
+    """Says in a store that nothing is pending. Nobody else may be writing it."""
+    target.sweep_up()
+    if progress.done or "finished" not in target.attributes:
+        speed = progress.points_per_second if progress.done and share.is_whole else None
+        target.update_attributes({"finished": runtime.now(), "points_per_second": speed})
+    target.consolidate()
 
 
 def write_part(target: store.Store, sweep: Sweep, part: Part, results: Results, seconds: float) -> None:

@@ -32,7 +32,8 @@ from sweeps.runtime import duration
 from sweeps.store import StoreError
 
 WHOLE, MAKING = "whole", "making"
-"""Instead of a share's name: all of the store; and what runs of shares, each of which holds its own, do by turns: making it."""
+"""Instead of a share's name: all of the store; and what runs of shares, each of which holds its own, do by turns: making it,
+and saying that it is finished."""
 LOCK = "lock-"
 SECONDS_BETWEEN_SIGNS, SECONDS_TO_DEATH = 30.0, 300.0
 """Between an owner's signs of life; and without one until an owner on another machine counts as dead."""
