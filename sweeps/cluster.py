@@ -219,7 +219,7 @@ class _Tasks:
 
     def complete(self) -> None:
         stop = self._orders.stop
-        self._tell()
+        self._orders.report(self._orders.progress)
         try:
             while (self._waiting or self._running) and not stop.is_set():
                 self._submit()
@@ -308,11 +308,7 @@ class _Tasks:
         self._count(results["status"])
 
     def _count(self, statuses: np.ndarray) -> None:
-        self._orders.progress.count(statuses)
-        self._tell()
-
-    def _tell(self) -> None:
-        self._orders.progress.seconds = time.perf_counter() - self._begun
+        self._orders.progress.count(statuses, time.perf_counter() - self._begun)
         self._orders.report(self._orders.progress)
 
     def _halt(self) -> None:

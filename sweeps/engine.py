@@ -42,14 +42,21 @@ class Progress:
     done: int = 0
     seconds: float = 0.0
     """Spent so far, compilation included."""
+    first: tuple[int, float] = (0, 0.0)
+    """What was done, after so many seconds, when the first batch was: most of that may have been compilation."""
     shares: dict[str, float] = field(default_factory=dict)
     """Of these seconds, that each activity took (`Stopwatch.shares`); once the run has ended."""
     idle_lanes: float | None = None
     """Share of the lanes that no game used, where games were side by side; once the run has ended."""
 
-    def count(self, statuses: np.ndarray) -> None:
+    def count(self, statuses: np.ndarray, seconds: float) -> None:
+        """Games that are done after so many seconds."""
         self.statuses.update(_counts(statuses))
+        is_first = not self.done
         self.done += statuses.size
+        self.seconds = seconds
+        if is_first:
+            self.first = self.done, seconds
 
     @property
     def points_per_second(self) -> float:
@@ -57,9 +64,10 @@ class Progress:
 
     @property
     def seconds_left(self) -> float:
-        """At the pace so far; infinite before the first point is done."""
+        """At the pace since the first batch; infinite before the second."""
         left = self.points - self.done_before - self.done
-        return left * self.seconds / self.done if self.done else math.inf
+        done, seconds = self.first
+        return left * (self.seconds - seconds) / (self.done - done) if self.done > done else math.inf
 
 
 class Crew(Protocol):
@@ -337,8 +345,7 @@ def fill(
     with closing(solve(solver, games_of(solver.sweep, parts), stop)) as solved:
         for some_games, results in solved:
             complete = under_way.add(some_games.points, results)
-            progress.count(results["status"])
-            progress.seconds = time.perf_counter() - begun
+            progress.count(results["status"], time.perf_counter() - begun)
             report(progress)
             write_all(complete)
     if under_way:

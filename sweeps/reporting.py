@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -62,7 +63,7 @@ class Plain(Reporter):
         complete = state.done_before + state.done == state.points
         if time.monotonic() >= self._next_line or complete:
             self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
-            left = "" if complete or not state.done else f", {duration(state.seconds_left)} left"
+            left = "" if complete or math.isinf(state.seconds_left) else f", {duration(state.seconds_left)} left"
             self.say(f"{state.done_before + state.done}/{state.points} games, {_rate(state)}, {_statuses(state)}{left}")
 
 

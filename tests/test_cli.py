@@ -220,8 +220,15 @@ class TestRun:
 
 
 def test_a_line_of_progress_tells_how_long_it_still_takes(capsys: pytest.CaptureFixture[str]):
-    reporting.Plain().progress(Progress(points=100, done_before=10, statuses=Counter(converged=40), done=30, seconds=300.0))
-    assert capsys.readouterr().out == "40/100 games, 0.1 games/s, 40 converged, 10 minutes left\n"
+    """At the pace since the first batch, before which programs were compiled."""
+    progress = Progress(points=100, done_before=10, statuses=Counter(converged=10))
+    progress.count(np.ones(10, int), 1000.0)
+    reporting.Plain().progress(progress)
+    progress.count(np.ones(20, int), 1200.0)
+    reporting.Plain().progress(progress)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "20/100 games, 0.0 games/s, 20 converged"
+    assert second == "40/100 games, 0.0 games/s, 40 converged, 10 minutes left"
 
 
 def test_version():
