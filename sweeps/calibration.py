@@ -17,6 +17,8 @@ FIRST_OFFSETS = (0, 1)
 """Ticks past the touch at which windows begin, and how many ticks they are wide."""
 WIDTHS = (3, 5, 10, 20, 50, math.inf)
 USUAL_WIDTH = 10
+LARGE_MISFIT = 0.05
+"""Share of the orders: of many, less tells little although no sample of the law has it."""
 
 EXPLANATION = """\
 Maximum likelihood, and beside it a line through the logarithms of the rates (least squares), on which rare deep orders weigh as
@@ -43,7 +45,7 @@ class Calibration:
     """What a file says of the order flow."""
 
     facts: list[str]
-    flows: dict[str, FlowEstimate]
+    flows: Mapping[str, FlowEstimate]
     rows: list[Row]
     """The chosen window and others, of each side; of a table of fills none."""
     units: tuple[str, str]
@@ -60,18 +62,20 @@ def calibrate_market(market: Market, window: tuple[float, float] | None) -> Cali
     """
     touch = 0.5 * (1.0 if math.isnan(market.spread) else market.spread)
     chosen = window or (touch, touch + USUAL_WIDTH)
-    flows: dict[str, FlowEstimate] = {}
+    fits: dict[str, OrderFit] = {}
     rows: list[Row] = []
     for side, orders in market.orders.items():
-        flows[side] = _fit(side, orders, chosen)
+        fits[side] = _fit(side, orders, chosen)
         others = [(touch + first, touch + first + width) for first in FIRST_OFFSETS for width in WIDTHS]
         rows += [row for row in (_row(side, orders, other) for other in dict.fromkeys([chosen, *others])) if row]
     facts = [
         f"{market.rows} trades in {market.duration:.6g} seconds; one tick is {market.tick:g}",
         f"chosen window: orders that reach {chosen[0]:g} to {chosen[1]:g} ticks from the mid",
         *(_fact(side, orders) for side, orders in market.orders.items()),
+        *([f"{market.crossed} trades have a best_bid above their best_ask"] if market.crossed else []),
+        *(f"{side} side: {said}" for side, fit in fits.items() if (said := _misfit(fit))),
     ]
-    return Calibration(facts, flows, rows, ("tick", "second"), market.orders)
+    return Calibration(facts, fits, rows, ("tick", "second"), market.orders)
 
 
 def _fit(side: str, orders: Orders, window: tuple[float, float]) -> OrderFit:
@@ -79,6 +83,14 @@ def _fit(side: str, orders: Orders, window: tuple[float, float]) -> OrderFit:
         return fit_orders(orders, window)
     except FlowError as error:
         raise FlowError(f"{side} side: {error}") from None
+
+
+def _misfit(fit: FlowEstimate) -> str | None:
+    """What is to be said where the law does not hold."""
+    if not isinstance(fit, OrderFit) or fit.distance <= max(fit.usual_distance, LARGE_MISFIT):
+        return None
+    usual = f"samples of it rarely exceed {fit.usual_distance:.3f}"
+    return f"THE LAW DOES NOT FIT: its misfit is {fit.distance:.3f}, and {usual}; see what other windows say"
 
 
 def _row(side: str, orders: Orders, window: tuple[float, float]) -> Row | None:
@@ -95,7 +107,7 @@ def _row(side: str, orders: Orders, window: tuple[float, float]) -> Row | None:
 
 def _fact(side: str, orders: Orders) -> str:
     within = float(np.mean(orders.depths <= 0)) if orders.depths.size else 0.0
-    old = f"; {within:.0%} were not beyond the mid, so the quotes beside them were old" if within > 0.05 else ""
+    old = f"; {within:.0%} were not beyond the mid, as quotes beside them were old, and A leaves them out" if within > 0.05 else ""
     return f"{side} side: {orders.depths.size} market orders took quotes there{old}"
 
 
@@ -141,7 +153,8 @@ def block(calibration: Calibration) -> str:
     """Of the chosen window, as keys of a grid file; eta and gamma are yours to say."""
     price, time = calibration.units
     numbers = [f"{name}_{side}: {getattr(flow, name).value:.6g}" for name in "Ak" for side, flow in calibration.flows.items()]
-    return f"units: {{price: {price}, time: {time}}}\nparameters: {{{', '.join(numbers)}}}\n"
+    doubts = [f"# {side} side: {said}\n" for side, flow in calibration.flows.items() if (said := _misfit(flow))]
+    return "".join([*doubts, f"units: {{price: {price}, time: {time}}}\nparameters: {{{', '.join(numbers)}}}\n"])
 
 
 def _chosen(calibration: Calibration) -> Iterator[tuple[str, ...]]:

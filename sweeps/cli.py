@@ -594,7 +594,11 @@ def calibrate(
             raise _fail(f"--tick: found {tick:g}; allowed: a finite number > 0")
         if window is not None and not window[0] < window[1]:
             raise _fail(f"--window: found {window[0]:g} to {window[1]:g}; allowed: a first offset below the second")
+        if window is not None and window[0] < 0:
+            raise _fail(f"--window: found {window[0]:g} to {window[1]:g}; allowed: a first offset >= 0, which is the mid")
         read = trades.read(data, renamed, tick)
+        if not isinstance(read, trades.Market) and (tick or window):
+            raise _fail(f"{data}: is a table of fills, which --tick and --window do not go with")
         found = calibration.calibrate_market(read, window) if isinstance(read, trades.Market) else calibration.calibrate_fills(read)
         typer.echo(calibration.report(found))
         written = calibration.write(found, output) if output else []
@@ -646,7 +650,7 @@ def _say_what_was_written(paths: Sequence[Path]) -> None:
 @app.command()
 def reach(
     grid: Grid,
-    vary: Annotated[str, typer.Option(help="The parameter of which the least is sought.")],
+    vary: Annotated[str, typer.Option(help="The parameter of which the least is sought; the grid file gives it any value.")],
     between: Annotated[tuple[float, float], typer.Option(help="Its bounds.")],
     metric: Annotated[str, typer.Option(help="A scalar metric: final_derisk_probability, mean_spread, …")],
     at_least: Annotated[float | None, typer.Option(help="The metric is to be at least so much;")] = None,

@@ -55,5 +55,5 @@ def _time(spec: Spec, sweep: Sweep, kinds: int) -> str:
     compiling = kinds * SECONDS_TO_COMPILE * (2 if spec.outputs.gradients else 1)
     return (
         f"at least {duration(seconds)} on {workers} cores, and {duration(compiling)} to compile; "
-        "a game that is not mild takes seconds"
+        "a game that is not mild takes seconds, and the program for such games minutes to compile"
     )

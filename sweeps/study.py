@@ -29,6 +29,8 @@ ABOUT_ELASTICITIES = "By how many per cent a metric moves when a parameter moves
 ABOUT_INDICES = """\
 Shares of a metric's variance over the spans of the sweep: first, what an axis explains by itself; total, with all that it does
 together with others; interaction, the difference. With 95 % intervals; small negative shares are noise."""
+WIDE_FROM = 0.2
+WIDE = "Some intervals reach {:.2f} to either side: these shares say little. Four times as many `points` halve them."
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ def report(found: Study) -> str:
         for metric, indices in found.indices.items():
             left_out = f" ({indices.left_out} of {indices.blocks} blocks of the design left out)" if indices.left_out else ""
             parts += [f"### {metric}{left_out}", markdown.table(("axis", "first", "total", "interaction"), _shares(indices.table))]
+        widest = max(float(one.table[["first_half_width", "total_half_width"]].to_numpy().max()) for one in found.indices.values())
+        parts += [WIDE.format(widest)] if widest > WIDE_FROM else []
     return "\n\n".join(parts) + "\n"
 
 
@@ -146,12 +150,15 @@ def _draw_tornados(figure, by_metric: dict[str, pd.DataFrame]) -> None:
 
 
 def _draw_indices(figure, by_metric: dict[str, pd.DataFrame]) -> None:
-    """What each axis explains by itself, and on top of it what it does together with others."""
+    """What each axis explains by itself, and below it with all that it does together with others: the gap is the interaction."""
     for ax, (metric, table) in zip(np.atleast_1d(figure.subplots(1, len(by_metric))), by_metric.items(), strict=True):
         rows = table.iloc[::-1]
-        ax.barh(rows.axis, rows["first"], color="#0072B2", label="by itself")
-        ax.barh(rows.axis, rows.interaction, left=rows["first"], color="#E69F00", label="with others")
-        ax.errorbar(rows.total, rows.axis, xerr=rows.total_half_width, fmt="none", ecolor="k", capsize=3)
+        places = np.arange(len(rows))
+        for name, label, above, colour in (("first", "by itself", 0.2, "#0072B2"), ("total", "with others", -0.2, "#E69F00")):
+            ax.barh(places + above, rows[name], height=0.4, color=colour, label=label)
+            ax.errorbar(rows[name], places + above, xerr=rows[f"{name}_half_width"], fmt="none", ecolor="k", capsize=3)
+        ax.axvline(0.0, color="0.5", linewidth=0.8)
+        ax.set_yticks(places, rows.axis)
         ax.set(title=metric, xlabel="share of the variance")
         ax.legend()
 

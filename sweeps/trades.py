@@ -36,6 +36,8 @@ class Market:
     duration: float
     spread: float
     """The most frequent one when orders came, ticks; NaN where the file has mids only."""
+    crossed: int
+    """Trades whose best_bid is above their best_ask."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,7 @@ def _market(path: Path, table: pd.DataFrame, tick: float | None) -> Market:
     price = _numbers(path, table, "price")
     quoted = {"best_bid", "best_ask"} <= set(table)
     bid, ask = (_numbers(path, table, name) for name in (("best_bid", "best_ask") if quoted else ("mid", "mid")))
+    _check_tick(path, price, tick)
     tick = tick or _smallest_gap(path, price, *((bid, ask) if quoted else ()))
     side = _sides(path, table)
     sign = np.where(side == "ask", 1.0, -1.0)
@@ -132,6 +135,7 @@ def _market(path: Path, table: pd.DataFrame, tick: float | None) -> Market:
         rows=len(table),
         tick=tick,
         duration=duration,
+        crossed=int((bid > ask).sum()),
         spread=float((orders.spread / tick).round(3).mode().iloc[0]) if quoted else np.nan,
     )
 
@@ -166,6 +170,14 @@ def _smallest_gap(path: Path, *prices: np.ndarray) -> float:
     if not gaps.size:
         raise TradesError(f"{path}: found one price only; allowed: --tick, or trades at several prices")
     return float(f"{gaps.min():.9g}")
+
+
+def _check_tick(path: Path, price: np.ndarray, tick: float | None) -> None:
+    between = np.abs((price - price[0]) / tick) if tick else np.zeros(1)
+    apart = np.abs(between - np.round(between))
+    if (apart > 1e-3 + 1e-9 * between).any():
+        found = brief(f"{price[int(np.argmax(apart))]:.9g}")
+        raise TradesError(f"{path}: --tick: found {tick:g}; allowed: one of which prices are multiples apart, unlike {found} here")
 
 
 def _on_half_ticks(depth: np.ndarray) -> np.ndarray:

@@ -70,6 +70,9 @@ def test_fills_by_offset(tmp_path: Path):
     assert "units: {price: price, time: time}\n" in report
     assert all(cells(report, side)[0][1].startswith("2 (") for side in ("ask", "bid"))
     assert "window" not in report
+    for option in (("--tick", "0.5"), ("--window", "0", "2")):
+        code, _, error = calibrate(path, *option)
+        assert (code, error) == (2, f"mfgsweep: {path}: is a table of fills, which --tick and --window do not go with\n")
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["grid.yaml", "report.md"]
 
 
@@ -84,9 +87,24 @@ def test_without_matplotlib_all_but_the_plot_is_written(file: Path, tmp_path: Pa
 
 def test_old_quotes_are_told():
     orders = trades.Orders(np.arange(40.0), np.tile([-0.5, 0.5, 1.5, 0.5], 10), 40.0, 1.0)
-    market = trades.Market({"ask": orders, "bid": orders}, 80, 0.01, 40.0, 1.0)
-    told = "ask side: 40 market orders took quotes there; 25% were not beyond the mid, so the quotes beside them were old"
-    assert told in calibration.calibrate_market(market, None).facts
+    market = trades.Market({"ask": orders, "bid": orders}, 80, 0.01, 40.0, 1.0, crossed=3)
+    facts = calibration.calibrate_market(market, None).facts
+    old = "25% were not beyond the mid, as quotes beside them were old, and A leaves them out"
+    assert f"ask side: 40 market orders took quotes there; {old}" in facts
+    assert "3 trades have a best_bid above their best_ask" in facts
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_a_law_that_does_not_hold_is_told_with_the_numbers(holds: bool):
+    """Half of the orders stop at once, and half go far, as no exponential has it."""
+    numbers = np.random.default_rng(0)
+    depths = 0.5 + (numbers.geometric(0.5, 2000) - 1.0 if holds else np.where(np.arange(2000) % 2, 0.0, 8.0))
+    orders = trades.Orders(np.arange(2000.0), depths, 2000.0, 1.0)
+    market = trades.Market({"ask": orders, "bid": orders}, 4000, 0.01, 2000.0, 1.0, crossed=0)
+    found = calibration.calibrate_market(market, (0.5, 10.5))
+    said = "ask side: THE LAW DOES NOT FIT: its misfit is 0."
+    assert any(fact.startswith(said) for fact in found.facts) is not holds
+    assert calibration.block(found).startswith(f"# {said}") is not holds
 
 
 @pytest.mark.parametrize(
@@ -94,6 +112,8 @@ def test_old_quotes_are_told():
     [
         (["--tick", "0"], "--tick: found 0; allowed: a finite number > 0"),
         (["--window", "3", "3"], "--window: found 3 to 3; allowed: a first offset below the second"),
+        (["--window", "-1", "3"], "--window: found -1 to 3; allowed: a first offset >= 0, which is the mid"),
+        (["--tick", "0.7"], "--tick: found 0.7; allowed: one of which prices are multiples apart, unlike "),
         (["--columns", "price"], "--columns: found 'price'; allowed: NAME=THEIRS,NAME=THEIRS"),
         (["--columns", "price=px"], "no column px"),
         (["--window", "400", "500"], "ask side: no orders end between 400 and 500 from the mid"),

@@ -16,7 +16,7 @@ from sweeps.dataset import open_store
 from sweeps.sampling import design
 from sweeps.sensitivity import SensitivityError, elasticities, sobol_indices, spread_over_games
 from sweeps.spec import Spec, load_spec
-from sweeps.study import study
+from sweeps.study import WIDE_FROM, study
 
 SPANS = {"A": {"uniform": [-math.pi, math.pi]}, "k": {"uniform": [-math.pi, math.pi]}, "eta": {"uniform": [-math.pi, math.pi]}}
 
@@ -176,6 +176,8 @@ class TestTheModel:
         assert indices.metric.unique().tolist() == ["final_derisk_probability", "mean_spread"]
         for row in indices.to_dict("records"):
             assert f"{row['total']:.3f} ± {row['total_half_width']:.3f}" in told.stdout
+        widest = indices[["first_half_width", "total_half_width"]].to_numpy().max()
+        assert ("Some intervals reach" in told.stdout) == (widest > WIDE_FROM)
         self.sensitivity(folder / "drawn.zarr", "-o", tmp_path / "parquet", "--tables", "parquet")
         assert "median" in pd.read_parquet(tmp_path / "parquet" / "elasticities.parquet")
 
