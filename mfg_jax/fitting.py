@@ -126,8 +126,10 @@ def fit(
         the data do not tell apart, or do not determine; estimates on a bound.
 
     Raises:
-        ValueError: targets, bounds or noise of unknown names or with impossible values; or no start has an equilibrium.
+        ValueError: no start; targets, bounds or noise of unknown names or with impossible values; or no start has an equilibrium.
     """
+    if starts < 1:
+        raise ValueError(f"starts is {starts}; allowed: a whole number >= 1")
     problem = _posed(model, targets, as_scalars(init), bounds, noise or {})
     found = optimize.least_squares(
         lambda u: np.asarray(_residuals(problem, u)),
@@ -193,7 +195,7 @@ def _span(init: Parameters, name: str, low: float, high: float) -> Span:
 def _drawn(problem: _Problem, starts: int, seed: int) -> Float[np.ndarray, "start parameter"]:
     """The first at init, the others spread evenly."""
     first = [[span.coordinate(float(getattr(problem.init, name))) for name, span in problem.spans]]
-    others = stats.qmc.LatinHypercube(len(problem.spans), rng=seed).random(max(starts - 1, 0))
+    others = stats.qmc.LatinHypercube(len(problem.spans), rng=seed).random(starts - 1)
     return np.concatenate([first, others])
 
 

@@ -68,6 +68,7 @@ def test_what_the_data_cannot_tell() -> None:
     ("changes", "message"),
     [
         ({"targets": {}}, "at least one target"),
+        ({"starts": 0}, "starts is 0; allowed: a whole number >= 1"),
         ({"targets": {"spread": 1.0}}, "there is no target 'spread'; allowed: full_spread, "),
         ({"targets": {"full_spread": np.ones(3)}}, r"target 'full_spread' has shape \(3,\); this model's is \(25,\)"),
         ({"targets": {"mean_spread": np.inf}}, "none that is infinite"),
