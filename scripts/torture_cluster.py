@@ -65,18 +65,19 @@ def dask_setup(worker: object) -> None:
 
 
 class Killer(threading.Thread):
-    """Kills one of the workers every few seconds, whatever it does."""
+    """Kills one of the workers every few seconds, whatever it does, once they have come so far as to begin the store."""
 
-    def __init__(self, seconds: float, chance: random.Random) -> None:
+    def __init__(self, path: Path, seconds: float, chance: random.Random) -> None:
         super().__init__(daemon=True)
         self.kills = 0
+        self._path = path
         self._seconds = seconds
         self._chance = chance
         self._over = threading.Event()
 
     def run(self) -> None:
         while not self._over.wait(self._chance.uniform(0.5, 1.5) * self._seconds):
-            if workers := children():
+            if self._path.exists() and (workers := children()):
                 with suppress(ProcessLookupError):
                     os.kill(self._chance.choice(workers), signal.SIGKILL)
                     self.kills += 1
@@ -138,7 +139,7 @@ def main() -> None:
         with patch.object(engine, "solve", torture_store.made_up), patch.object(torture_store, "SECONDS_A_BATCH", 0.0):
             engine.run(grid, alone)
         preload = {"distributed.worker.preload": [str(Path(__file__).absolute())]}
-        killer = Killer(chosen.seconds, random.Random(chosen.seed))
+        killer = Killer(path, chosen.seconds, random.Random(chosen.seed))
         begun = time.monotonic()
         killer.start()
         with config.set(preload):
