@@ -725,7 +725,7 @@ class TestResuming:
         run(make(WILD), tmp_path / "s.zarr", log=lambda event, **fields: events.append({"event": event, **fields}))
         first, *written, last = events
         assert (first["event"], first["points"], first["done"], first["store"]) == ("started", POINTS, 0, str(tmp_path / "s.zarr"))
-        assert [block["points"] for block in written] == [[0, 12], [12, 24], [24, 36]]
+        assert sorted(block["points"] for block in written) == [[0, 12], [12, 24], [24, 36]]
         status = whole["status"].values.ravel()
         for block in written:
             codes = status[slice(*block["points"])].tolist()
