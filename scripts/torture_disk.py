@@ -18,7 +18,7 @@ from unittest.mock import patch
 
 import jax
 import torture_store
-from torture_store import KINDS, MUST_BE_NONE, SPEC, contents, done
+from torture_store import KINDS, MUST_BE_NONE, SPEC, contents, done, print_counts
 
 from sweeps import engine, runtime, store
 
@@ -78,8 +78,7 @@ def main() -> None:
             torture(folder, expected, random.Random(f"{chosen.seed} {run}"), counts)
         shutil.rmtree(expected.parent)
     print(f"`scripts/torture_disk.py`: {runtime.readable(shutil.disk_usage(folder).total)}, full up to twice in each run.\n")
-    print(f"| runs | {' | '.join(COUNTED)} |\n" + "|---" * (1 + len(COUNTED)) + "|")
-    print(f"| {chosen.runs} | {' | '.join(str(counts[of]) for of in COUNTED)} |")
+    print_counts(chosen.runs, COUNTED, counts)
     sys.exit(any(counts[of] for of in MUST_BE_NONE))
 
 

@@ -26,7 +26,18 @@ import boto3
 import jax
 
 from scripts import s3_server
-from scripts.torture_store import COUNTED, KINDS, MOST_KILLS, MUST_BE_NONE, SPEC, begin, contents, ended_well, undisturbed
+from scripts.torture_store import (
+    COUNTED,
+    KINDS,
+    MOST_KILLS,
+    MUST_BE_NONE,
+    SPEC,
+    begin,
+    contents,
+    ended_well,
+    print_counts,
+    undisturbed,
+)
 from sweeps import engine
 from sweeps.place import place
 
@@ -121,8 +132,7 @@ def main() -> None:
         for run in range(chosen.runs):
             torture(bucket, str(run), expected, seconds, random.Random(f"{chosen.seed} {run}"), counts)
     print(f"`scripts/torture_s3.py`: runs of {seconds:.1f} s, each killed 1 to {MOST_KILLS} times.\n")
-    print(f"| runs | {' | '.join(COUNTED)} |\n" + "|---" * (1 + len(COUNTED)) + "|")
-    print(f"| {chosen.runs} | {' | '.join(str(counts[of]) for of in COUNTED)} |")
+    print_counts(chosen.runs, COUNTED, counts)
     sys.exit(any(counts[of] for of in MUST_BE_NONE))
 
 

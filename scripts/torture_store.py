@@ -255,6 +255,11 @@ def torture_all(name: str, folder: Path, runs: int, seed: int) -> tuple[float, C
     return seconds, counts
 
 
+def print_counts(runs: int, columns: Sequence[str], counts: Counter[str]) -> None:
+    print(f"| runs | {' | '.join(columns)} |\n" + "|---" * (1 + len(columns)) + "|")
+    print(f"| {runs} | {' | '.join(str(counts[of]) for of in columns)} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=100)

@@ -59,15 +59,15 @@ def keep(target: Store, sweep: Sweep, part: Part, results: Results) -> Results:
     if KEPT.name not in target.names:
         return results
     names = _names_kept(target)
-    flags = target.read_pending([KEPT.name], part) if names else None
-    kept = flags[KEPT.name] == 1 if flags else np.ones(len(part), bool)
-    if not kept.any():
+    flags = target.read_pending([KEPT.name], part)
+    if flags and not flags[KEPT.name].any():
         return results
-    held = target.read_pending(names, part) if flags else None
-    if held is None:
+    held = target.read_pending(names, part) if flags and names else None
+    if flags is None or held is None:
         pending = target.pending_of(part.block)
         target.write_part(pending, {KEPT.name: np.zeros(len(pending))})
         return results
+    kept = flags[KEPT.name] == 1
     _check_agreement(target, sweep, part.some(kept), *({n: v[kept] for n, v in some.items()} for some in (held, results)))
     return results | {name: _where(kept, held[name], results[name]) for name in names}
 

@@ -26,7 +26,7 @@ from dask import config
 from distributed import Client, Nanny, Scheduler, SpecCluster
 from distributed.scheduler import KilledWorker
 
-from sweeps import engine, runtime, store, worker
+from sweeps import engine, runtime, worker
 from sweeps.agreement import of_crashed
 from sweeps.engine import Interrupted, Orders
 from sweeps.problems import brief
@@ -102,7 +102,6 @@ class Cluster:
         assert isinstance(target.path, Path)  # buckets are refused before
         work = Work(uuid.uuid4().hex, target.path.absolute(), orders.held.note, self._device, cores)
         _Tasks(self._client, work, sweep, target, parts, orders).complete()
-        store.remove_leftovers(target.path)  # of workers that were killed
 
     @cached_property
     def _client(self) -> Any:  # distributed declares of its methods what they return when awaited, too

@@ -218,7 +218,8 @@ def _complete(sweep: Sweep, target: store.Store, share: Share, crew: Crew, order
 
 def _finish(target: store.Store, progress: Progress, share: Share) -> None:
     """Says in a store that nothing is pending. Nobody else may be writing it."""
-    target.sweep_up()
+    if isinstance(target.path, Path):
+        store.remove_leftovers(target.path)
     if progress.done or "finished" not in target.attributes:
         speed = progress.points_per_second if progress.done and share.is_whole else None
         target.update_attributes({"finished": runtime.now(), "points_per_second": speed})

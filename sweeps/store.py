@@ -460,12 +460,6 @@ class Store(Generic[P]):
         self._group = self._group.update_attributes(_with_digest({**self.attributes, **attributes}))
         self._synchronise([self.path / "zarr.json"])
 
-    def sweep_up(self) -> None:
-        """Removes what writes that were killed have left. Nobody else may be writing the store."""
-        if isinstance(self.path, Path):
-            for file in self.path.rglob("*.partial"):
-                file.unlink()
-
     def consolidate(self) -> None:
         """Makes the consolidated metadata where there is none."""
         if zarr.open_group(self._opened, mode="r").metadata.consolidated_metadata is None:

@@ -118,7 +118,8 @@ def _market(path: Path, table: pd.DataFrame, tick: float | None) -> Market:
     price = _numbers(path, table, "price")
     quoted = {"best_bid", "best_ask"} <= set(table)
     bid, ask = (_numbers(path, table, name) for name in (("best_bid", "best_ask") if quoted else ("mid", "mid")))
-    _check_tick(path, price, tick)
+    if tick:
+        _check_tick(path, price, tick)
     tick = tick or _smallest_gap(path, price, *((bid, ask) if quoted else ()))
     side = _sides(path, table)
     sign = np.where(side == "ask", 1.0, -1.0)
@@ -172,8 +173,9 @@ def _smallest_gap(path: Path, *prices: np.ndarray) -> float:
     return float(f"{gaps.min():.9g}")
 
 
-def _check_tick(path: Path, price: np.ndarray, tick: float | None) -> None:
-    between = np.abs((price - price[0]) / tick) if tick else np.zeros(1)
+def _check_tick(path: Path, price: np.ndarray, tick: float) -> None:
+    """Raises TradesError where prices lie between multiples of the tick."""
+    between = np.abs((price - price[0]) / tick)
     apart = np.abs(between - np.round(between))
     if (apart > 1e-3 + 1e-9 * between).any():
         found = brief(f"{price[int(np.argmax(apart))]:.9g}")

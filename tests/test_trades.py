@@ -61,6 +61,14 @@ def test_times_in_any_unit(file: Path, clock: str):
     assert market(file).orders["bid"].times.tolist() == pytest.approx([0.0, 2.5], abs=1e-9)
 
 
+def test_crossed_quotes_are_counted(file: Path):
+    table = pd.read_csv(file)
+    assert market(file).crossed == 0
+    table.loc[:1, "best_bid"] = table.best_ask + 1
+    table.to_csv(file, index=False)
+    assert market(file).crossed == 2
+
+
 def test_mids_instead_of_quotes(file: Path):
     table = pd.read_csv(file)
     table["mid"] = 0.5 * (table.pop("best_bid") + table.pop("best_ask"))

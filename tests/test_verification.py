@@ -175,6 +175,21 @@ class TestWhatIsFound:
         assert wrong(path) == []
         assert_same_bits(loaded(path), before)
 
+    def test_what_is_lost_of_a_retry_is_solved_as_the_run_does(self, path: Path):
+        """Deleted with its status, the block is one of the run again, whose hard games do not converge."""
+        before = loaded(path)
+        retry(PATIENT.model_copy(update={"outputs": SPEC.outputs}), path)
+        of_attempt = path / "attempt" / "c" / "2" / "0" / "0"
+        of_attempt.write_bytes(of_attempt.read_bytes()[:-1] + b"?")
+        (of_status,) = verify(path, 0).mended_by
+        assert isinstance(of_status, Path)
+        of_status.unlink()
+        assert run(SPEC, path)[0].done == BLOCK
+        found = loaded(path)
+        assert (found["attempt"] == 0).all()
+        assert_same_bits(found.drop_vars("attempt"), before)
+        assert wrong(path) == []
+
     def test_what_is_broken_off_while_it_is_mended_is_kept(self, path: Path):
         """One after the other, whatever the damaged file holds."""
         before = loaded(path)
